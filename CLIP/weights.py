@@ -1,0 +1,209 @@
+"""Weight files to a CLIP network: published TorchScript archive, plain state dict, safetensors (SPEC section 2)."""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower
+from CLIP.transformers_names import from_transformers, is_transformers
+from errors import UserError
+
+CONFIGS = Path(__file__).with_name("model_configs")
+WEIGHTS = Path(__file__).with_name("ckpt")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in published files
+
+
+@cache
+def known_models() -> dict[str, dict[str, Any]]:
+    """The model configurations by name: sizes, file name, address and SHA-256 of the published file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
+
+
+def known_model(name: str) -> dict[str, Any]:
+    """The entry of a model of `model_configs`. Raises UserError for another name."""
+    if name not in known_models():
+        raise UserError(f"unknown model {name!r}; known: {', '.join(known_models())}")
+    return known_models()[name]
+
+
+def model_config(name: str) -> ClipConfig:
+    """Sizes of a model of `model_configs`. Raises UserError for another name."""
+    c = known_model(name)
+    return ClipConfig(
+        embed_dim=c["embed_dim"],
+        vision=Tower(**c["vision"]),
+        patch_size=c["patch_size"],
+        grid=c["grid"],
+        text=Tower(**c["text"]),
+        context_length=c["context_length"],
+        vocab_size=c["vocab_size"],
+    )
+
+
+def weight_path(name: str | None, path: Path | None) -> Path:
+    """The weight file to read: `path`, else the model's place under CLIP/ckpt. UserError says how to get it."""
+    if name is None and path is None:
+        raise ValueError("a name or a path is needed")
+    known = None if name is None else known_model(name)
+    found = path if path is not None else WEIGHTS / known["file"]  # type: ignore[index]  # one of the two is given
+    if found.is_file():
+        return found
+    if known is not None and known["url"]:
+        raise UserError(f"no weights at {found}; download {known['url']} to there, or pass --clip_path FILE")
+    if name == "ViT-demo":
+        raise UserError(f"no weights at {found}; `make demo` or `python -m CLIP.demo_weights` writes them")
+    raise UserError(f"no weights at {found}; pass an existing file with --clip_path FILE")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a weight file, memory-mapped where the format allows. UserError if it is none."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # only here: few files need it
+
+            state: Any = load_file(path)
+        elif is_torchscript(path):
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise UserError(f"{path} is not a readable weight file ({reason}); download it again") from error
+    except Exception as error:  # safetensors raises a type of its own that is not always installed
+        if type(error).__module__.startswith("safetensors"):
+            raise UserError(f"{path} is not a readable safetensors file; download it again") from error
+        raise
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state dict of tensors; allowed: CLIP weights as .pt or .safetensors")
+    return {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, such as the published weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
+    """The size of the network, read from the shapes of its weights. UserError if they are not those of a CLIP ViT."""
+    try:
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        text_width, embed_dim = state["text_projection"].shape
+        positions, _ = state["visual.positional_embedding"].shape
+        vocab_size, _ = state["token_embedding.weight"].shape
+        context_length, _ = state["positional_embedding"].shape
+    except (KeyError, ValueError) as error:
+        raise UserError(f"the weights are not those of a CLIP vision transformer: {error} is missing or odd") from error
+    return ClipConfig(
+        embed_dim=embed_dim,
+        vision=Tower(width, count_blocks(state, "visual.transformer."), width // HEAD_WIDTH),
+        patch_size=patch,
+        grid=round((positions - 1) ** 0.5),
+        text=Tower(text_width, count_blocks(state, "transformer."), text_width // HEAD_WIDTH),
+        context_length=context_length,
+        vocab_size=vocab_size,
+    )
+
+
+def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Number of transformer blocks below a prefix."""
+    return len({name.split(".resblocks.")[1].split(".")[0] for name in state if name.startswith(prefix + "resblocks.")})
+
+
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """Raise UserError unless names and shapes are exactly those expected; the message names the first that is not."""
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        lists = [f"{len(n)} {word}, {n[0]} first" for word, n in (("missing", missing), ("unknown", unknown)) if n]
+        raise UserError(f"{what} do not fit: {'; '.join(lists)}")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            got, allowed = list(tensor.shape), list(expected[name].shape)
+            raise UserError(f"{what} do not fit: {name} has shape {got}, allowed is {allowed}")
+
+
+def resize_positions(positions: Tensor, side: int) -> Tensor:
+    """Resize the position embedding [1 + G * G, D] to [1 + P * P, D], P = side; the class position is kept.
+
+    Bicubic, antialiased, corners not aligned (SPEC section 2).
+    """
+    grid = round((len(positions) - 1) ** 0.5)
+    if grid == side:
+        return positions
+    cls, patches = positions[:1], positions[1:].float()
+    square = patches.T.unflatten(1, (grid, grid))[None]  # [1, D, G, G]
+    square = F.interpolate(square, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([cls.float(), square[0].flatten(1).T])
+
+
+@cache
+def _hash(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_hash(path: Path) -> str:
+    """SHA-256 of a file, worked out once while the file does not change."""
+    status = path.stat()
+    return _hash(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+def check_published(path: Path) -> None:
+    """Raise UserError if a file has a published name and form but not the published content."""
+    digests = {model["file"]: model["sha256"] for model in known_models().values() if model["sha256"]}
+    if path.name in digests and weight_hash(path) != digests[path.name]:
+        got, allowed = weight_hash(path)[:12], digests[path.name][:12]
+        raise UserError(f"{path} is damaged: SHA-256 {got}..., published {allowed}...; download it again")
+
+
+def create_model(
+    name: str | None = "ViT-L-14-336",
+    path: Path | None = None,
+    *,
+    image_size: int = 240,
+    activation: str = "gelu",
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> CLIP:
+    """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
+
+    The size of the network is read from the weights; `name`, unless None, must agree with it. The weights are float32;
+    with another `precision` (a key of DTYPES) the matrices of the blocks are cast. Raises UserError for a file that is
+    missing, damaged or of another shape, and for an image side below one patch.
+    """
+    file = weight_path(name, path)
+    with ThreadPoolExecutor(1) as pool:  # hashing runs beside the loading
+        checked = pool.submit(check_published if is_torchscript(file) else weight_hash, file)
+        state = read_state(file)
+        if is_transformers(state):
+            state = from_transformers(state)
+        config = infer_config(state)
+        if name is not None and config != model_config(name):
+            raise UserError(f"{file} does not hold {name} but {config}; choose the --model_name that fits")
+        if image_size < config.patch_size:
+            raise UserError(f"--img_size {image_size} is below one patch; at least {config.patch_size} is needed")
+        with torch.device("meta"):  # nothing is drawn at random only to be overwritten
+            model = CLIP(config, activation)
+        check_state(state, model.state_dict(), f"the weights of {file}")
+        positions = resize_positions(state["visual.positional_embedding"], image_size // config.patch_size)
+        state["visual.positional_embedding"] = positions
+        model.visual.positional_embedding = torch.nn.Parameter(torch.empty_like(positions, device="meta"))
+        model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+        checked.result()
+    model.eval().requires_grad_(False)
+    return model.cast_blocks(DTYPES[precision]).to(device)

@@ -1,0 +1,95 @@
+"""Save and load adapters: files that are whole or absent and that describe themselves (SPEC section 3)."""
+
+import os
+import pickle
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from CLIP import MVFA
+from CLIP.adapter import BRANCHES
+from CLIP.weights import check_state
+from errors import UserError
+
+FORMAT = 1
+KEYS = tuple(f"{branch}_adapters" for branch in BRANCHES)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Adapter matrices by branch, and what the file says of itself: nothing for the authors' own files."""
+
+    adapters: dict[str, dict[str, Tensor]]
+    about: dict[str, Any]
+    path: Path
+
+
+def commit() -> str | None:
+    """The commit of the working tree that this program runs from, None where that is not known."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Call `write(temporary path)`, then rename: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def adapter_state(mvfa: MVFA) -> dict[str, dict[str, Tensor]]:
+    """Copies of the adapter matrices by branch, on the CPU."""
+    copy = {b: {k: v.detach().cpu().clone() for k, v in mvfa.adapters(b).state_dict().items()} for b in BRANCHES}
+    return {f"{branch}_adapters": state for branch, state in copy.items()}
+
+
+def save(path: Path, adapters: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any]) -> None:
+    """Write a checkpoint: the two keys of the authors' files and `about`, which says what the adapters are for."""
+    content = {**adapters, "about": {"format": FORMAT, "commit": commit(), **about}}
+    write_whole(path, lambda partial: torch.save(content, partial))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint, own or the authors'. UserError if the file is missing or something else."""
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}; train it first, or pass one with --ckpt FILE")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is not a readable checkpoint; train it again or copy it again") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in KEYS):
+        raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
+    return Checkpoint({key: content[key] for key in KEYS}, content.get("about", {}), path)
+
+
+def check_about(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
+    """Raise UserError if a checkpoint says that it is for something else. The authors' files say nothing."""
+    for key, allowed in expected.items():
+        got = checkpoint.about.get(key, allowed)
+        if got != allowed:
+            raise UserError(
+                f"{checkpoint.path} was made with {key} = {got}, this run needs {allowed}; "
+                f"train again, or pass the file with --ckpt to use it all the same"
+            )
+
+
+def apply(mvfa: MVFA, checkpoint: Checkpoint) -> None:
+    """Put the matrices of a checkpoint into a model. UserError unless every name and shape fits."""
+    for branch, key in zip(BRANCHES, KEYS, strict=True):
+        check_state(
+            checkpoint.adapters[key], mvfa.adapters(branch).state_dict(), f"the {branch} adapters of {checkpoint.path}"
+        )
+        mvfa.adapters(branch).load_state_dict(checkpoint.adapters[key])

@@ -1,0 +1,36 @@
+"""The six objects of the benchmark, keyed by name (SPEC section 1)."""
+
+from dataclasses import dataclass
+
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the program knows of an object. Counts are those published with the benchmark."""
+
+    name: str
+    noun: str  # in the sentences
+    masks: bool  # whether abnormal images have anomaly masks
+    test_images: int
+    valid_images: int
+
+
+CATALOG = {
+    info.name: info
+    for info in (
+        Info("Brain", "Brain", True, 3_715, 83),
+        Info("Liver", "Liver", True, 1_493, 166),
+        Info("Retina_RESC", "retinal OCT", True, 1_805, 115),
+        Info("Retina_OCT2017", "retinal OCT", False, 968, 32),
+        Info("Chest", "Chest X-ray film", False, 17_194, 1_490),
+        Info("Histopathology", "histopathological image", False, 1_997, 236),
+    )
+}
+
+
+def info(name: str) -> Info:
+    """The entry of an object. Raises UserError for a name that is not in the catalog: no object lends its noun."""
+    if name not in CATALOG:
+        raise UserError(f"unknown object {name!r}; known: {', '.join(CATALOG)}")
+    return CATALOG[name]

@@ -1,0 +1,119 @@
+"""One object's folder: which images there are, and how they become tensors (SPEC section 1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from dataset.catalog import Info
+from dataset.items import Item, pack_mask
+from errors import UserError
+
+SUFFIXES = (".png", ".jpeg", ".jpg", ".bmp", ".tif", ".tiff")
+LABELS = {"good": 0, "Ungood": 1}  # in test order
+FOREGROUND = 127  # a mask pixel is foreground above this grey value of 255 (above 0.5)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image on disk. `mask` is None where every mask pixel is background or where the object has no masks."""
+
+    image: Path
+    label: int
+    mask: Path | None
+    object: Info
+
+
+def object_folder(data_path: Path, info: Info) -> Path:
+    """The folder of an object. UserError if it is not there."""
+    folder = data_path / f"{info.name}_AD"
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {folder}; unpack the archive of {info.name} into {data_path} or pass --data_path DIR"
+        )
+    return folder
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files of a folder, sorted by name; none if the folder is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def record(info: Info, image: Path) -> Record:
+    """The record of an image that lies in .../<split>/<good or Ungood>/img. UserError if its mask is missing."""
+    label = LABELS[image.parent.parent.name]
+    if not (info.masks and label):
+        return Record(image, label, None, info)
+    masks = image.parent.with_name("anomaly_mask")
+    mask = masks / image.name
+    if not mask.is_file():
+        same_stem = sorted(path for path in masks.glob("*") if path.stem == image.stem)
+        if not same_stem:
+            raise UserError(f"no mask {mask} for {image}; a mask has its image's file name")
+        mask = same_stem[0]
+    return Record(image, label, mask, info)
+
+
+def list_split(data_path: Path, info: Info, split: str) -> list[Record]:
+    """Records of `valid` or `test`: good, then Ungood, each sorted by name. UserError if there are none."""
+    folder = object_folder(data_path, info) / split
+    records = [record(info, image) for state in LABELS for image in list_images(folder / state / "img")]
+    if not records:
+        allowed = ", ".join(f"{folder / state / 'img'}" for state in LABELS)
+        raise UserError(f"no images below {folder}; expected {' '.join(SUFFIXES)} files in {allowed}")
+    return records
+
+
+def resize(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    """Pillow's resize to a square, one axis at a time.
+
+    Each pass rounds to 8 bit, so their order shows in the result, and it changed with Pillow 13. The order of version
+    13, which the reference figures were measured with, is spelled out so that no score depends on the installed one.
+    """
+    width, height = image.size
+    vertical_first = height > side and height - side > 2 * (width - side)
+    middle = (width, side) if vertical_first else (side, height)
+    return image.resize(middle, resample).resize((side, side), resample)
+
+
+def open_image(path: Path, mode: str, side: int, resample: Image.Resampling) -> np.ndarray:
+    """A file as an 8-bit array [side, side] or [side, side, 3]. UserError if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.array(resize(image.convert(mode), side, resample))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is not a readable image ({str(error)[:80]}); replace or remove it") from error
+
+
+def load_image(path: Path, side: int) -> Tensor:
+    """RGB image [3, side, side] uint8, resized by Pillow's antialiased bicubic filter, aspect ratio not kept."""
+    return torch.from_numpy(open_image(path, "RGB", side, Image.Resampling.BICUBIC)).permute(2, 0, 1).contiguous()
+
+
+def load_mask(record: Record, side: int) -> Tensor:
+    """Grey mask [side, side] uint8, nearest resize; all zero where the record has none. Foreground > FOREGROUND."""
+    if record.mask is None:
+        return torch.zeros(side, side, dtype=torch.uint8)
+    return torch.from_numpy(open_image(record.mask, "L", side, Image.Resampling.NEAREST))
+
+
+class ImageSet:
+    """Records as items of streams.ImageSource: image [3, S, S] uint8, packed mask, index."""
+
+    def __init__(self, records: list[Record], side: int) -> None:
+        self.records, self.side = records, side
+        self.labels = torch.tensor([float(r.label) for r in records])
+        self.masked = torch.tensor([r.object.masks for r in records])
+        self.nouns = [r.object.noun for r in records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.records[index]
+        return Item(load_image(record.image, self.side), pack_mask(load_mask(record, self.side) > FOREGROUND), index)

@@ -1,0 +1,55 @@
+"""Few-shot sets: the K + K shots in eleven versions each, and the test split (SPEC sections 1 and 4)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dataset.catalog import Info
+from dataset.folder import ImageSet, Record, list_split, load_image, load_mask
+from dataset.items import Item, pack_mask
+from dataset.shots import Shots
+from utils import augment
+
+THRESHOLD = 0.5  # of a mask after augmentation
+
+
+class Support:
+    """Training images as an ImageSource: 11 K abnormal versions, then 11 K normal ones.
+
+    images [22 K, 3, S, S] float32 in [0, 1]; masks [22 K, S, S] bool; labels [22 K] float32, 1 abnormal.
+    """
+
+    def __init__(self, shots: Shots, info: Info, side: int) -> None:
+        self.side, parts = side, []
+        for records in (shots.abnormal, shots.normal):
+            images, masks = stack_shots(records, side)
+            parts.append((augment(images), augment(masks[:, None])[:, 0] > THRESHOLD))
+        self.images, self.masks = (torch.cat(column) for column in zip(*parts, strict=True))
+        abnormal = len(parts[0][0])
+        self.labels = (torch.arange(len(self.images)) < abnormal).float()
+        self.masked = torch.full((len(self.images),), info.masks)
+        self.nouns = [info.noun] * len(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Item:
+        return Item(self.images[index], pack_mask(self.masks[index]), index)
+
+    @property
+    def normal(self) -> list[int]:
+        """Indices of the normal versions, which fill the memory bank."""
+        return (self.labels == 0).nonzero().squeeze(1).tolist()
+
+
+def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
+    """Images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1]."""
+    images = torch.stack([load_image(r.image, side) for r in records]) / 255
+    masks = torch.stack([load_mask(r, side) for r in records]) / 255
+    return images, masks
+
+
+def test_set(data_path: Path, info: Info, side: int) -> ImageSet:
+    """The test split of one object; no other object's folder is looked at. UserError if either label is missing."""
+    return ImageSet(list_split(data_path, info, "test"), side)

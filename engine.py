@@ -1,0 +1,151 @@
+"""The loops of MVFA: train an epoch, fill the memory, predict (SPEC section 4). Prints nothing.
+
+Letters: n images of a set, B of a batch, L levels, N patches, S image side.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import scoring
+from CLIP import MVFA
+from CLIP.adapter import BRANCHES
+from errors import UserError
+from loss import Objective
+from streams import Batch, Streams
+
+ADAM_BETAS = (0.5, 0.999)
+
+Report = Callable[[float], None]
+
+
+class Trainer:
+    """Two Adam optimisers, seg and det, over the adapters of one model."""
+
+    def __init__(self, mvfa: MVFA, objective: Objective, rate: float, betas: tuple[float, float] = ADAM_BETAS) -> None:
+        self.mvfa, self.objective = mvfa, objective
+        self.optimisers = {b: torch.optim.Adam(mvfa.adapters(b).parameters(), lr=rate, betas=betas) for b in BRANCHES}
+
+    def loss(self, stream: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
+        """Loss of each image [B], from streams [B, 1 + N, D], labels [B], text [B, E, 2], masks [B, S, S] or None."""
+        features = self.mvfa(stream, BRANCHES if masks is not None else ("det",))
+        loss = self.objective.det(scoring.text_logits(features.det, text), labels)
+        if masks is not None:
+            loss = loss + self.objective.seg(scoring.text_logits(features.seg, text), masks)
+        return loss
+
+    def step(self, batch: Batch, streams: Streams, text: Mapping[str, Tensor]) -> float:
+        """One step of both optimisers on the mean loss of a batch; returns it. UserError if it is not finite.
+
+        Images of objects without masks come first: what the seg adapters receive from them is discarded.
+        """
+        source, total = streams.source, 0.0
+        masked = source.masked[batch.members]
+        for has_masks in (False, True):
+            rows = (masked == has_masks).nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            index = batch.members[rows]
+            self.optimisers["seg"].zero_grad()
+            masks = streams.masks(index.tolist()).to(streams.device) if has_masks else None
+            sentences = torch.stack([text[source.nouns[i]] for i in index.tolist()])
+            stream = batch.stream[rows.to(streams.device)]
+            loss = self.loss(stream, source.labels[index].to(streams.device), masks, sentences).sum() / len(
+                batch.members
+            )
+            loss.backward()
+            total += loss.item()
+        if not math.isfinite(total):
+            raise UserError(f"the loss became {total}; lower --learning_rate or use --precision fp32")
+        self.optimisers["det"].step()
+        if masked.any():
+            self.optimisers["seg"].step()
+        self.optimisers["det"].zero_grad()
+        self.optimisers["seg"].zero_grad()
+        return total
+
+
+def train(
+    trainer: Trainer, streams: Streams, text: Mapping[str, Tensor], order: Sequence[int], report: Report | None = None
+) -> float:
+    """Train on the images of `order`, a batch a step; returns the mean loss of an image. `report` gets every loss."""
+    total = 0.0
+    for batch in streams.batches(order):
+        loss = trainer.step(batch, streams, text)
+        total += loss * len(batch.members)
+        if report is not None:
+            report(loss)
+    return total / len(order)
+
+
+@torch.no_grad()
+def build_memory(
+    mvfa: MVFA, streams: Streams, rows: Sequence[int], branch: str, class_token: bool = True
+) -> list[Tensor]:
+    """Memory bank of the given (normal) images: L times [M, E] of norm 1."""
+    parts = [mvfa(batch.stream, (branch,)) for batch in streams.batches(rows)]
+    tokens = [torch.cat(level) for level in zip(*(getattr(part, branch) for part in parts), strict=True)]
+    return scoring.normalise_bank(tokens, class_token)
+
+
+@dataclass(frozen=True)
+class ScoreForm:
+    """How features become scores; the defaults are the released code's."""
+
+    image_score: str = "mean"  # over patches; "max" is the paper's
+    level_reduction: str = "sum"  # or "mean"
+
+
+@dataclass
+class Predictions:
+    """Patch-level values of a test set, from which maps of any size are made again.
+
+    logits [n, L, N] and distance [n, N] only where the object has masks; text_scores and memory_scores [n].
+    """
+
+    form: ScoreForm
+    logits: list[Tensor] = field(default_factory=list)
+    distance: list[Tensor] = field(default_factory=list)
+    text_scores: list[Tensor] = field(default_factory=list)
+    memory_scores: list[Tensor] = field(default_factory=list)
+
+
+@torch.no_grad()
+def predict(
+    mvfa: MVFA,
+    streams: Streams,
+    text: Tensor,
+    bank: list[Tensor] | None,
+    *,
+    masks: bool,
+    form: ScoreForm,
+    report: Report | None = None,
+) -> Predictions:
+    """Patch values and branch scores of a test set. text [E, 2]; without a bank (zero-shot) there is no memory branch.
+
+    With masks the maps and the bank are of seg tokens, else of det tokens; the text score is always of det tokens.
+    """
+    found, side = Predictions(form), streams.source.side
+    fused_map = masks and bank is not None and form.image_score == "mean"  # the image score is the map's maximum
+    branches = [b for b, used in zip(BRANCHES, (masks, not fused_map), strict=True) if used]
+    for batch in streams.batches():
+        features = mvfa(batch.stream, branches)
+        if masks:
+            found.logits.append(scoring.text_logits(features.seg, text))
+        if not fused_map:
+            probability = scoring.text_logits(features.det, text).sigmoid()  # [B, L, N]
+            levels = scoring.image_score(probability, form.image_score)
+            found.text_scores.append(scoring.over_levels(levels, form.level_reduction))
+        if bank is not None:
+            distance = scoring.memory_distance(features.seg if masks else features.det, bank, form.level_reduction)
+            if masks:
+                found.distance.append(distance)
+            if not fused_map:
+                pooled = distance if form.image_score == "max" else scoring.memory_map(distance, side).flatten(1)
+                found.memory_scores.append(scoring.image_score(pooled, form.image_score))
+        if report is not None:
+            report(len(batch.members))
+    return found

@@ -1,0 +1,226 @@
+"""Flags and their defaults: the only home of both. `parse(script, argv)` gives one frozen record.
+
+The names of the released scripts' flags are kept. A setting that cannot work is refused here, before anything loads.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from CLIP.weights import DTYPES, known_models
+from dataset.catalog import CATALOG
+from errors import UserError
+from recipe import CHOICES, FIELDS, RECIPES, Recipe
+
+DEFAULT_MODEL = "ViT-L-14-336"
+FEW, ZERO = "few", "zero"
+WHERE = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
+OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields that a flag of another kind sets
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything a script was asked for; one field a flag, the recipe complete."""
+
+    script: str
+    obj: str
+    recipe: Recipe
+    recipe_name: str
+    model_name: str
+    clip_path: Path | None
+    data_path: Path
+    fewshot_path: Path
+    save_path: Path
+    save_model: int
+    out: Path
+    init: Path | None
+    ckpt: Path | None
+    batch_size: int
+    test_batch_size: int
+    img_size: int
+    epoch: int
+    learning_rate: float
+    features_list: tuple[int, ...]
+    seed: int
+    shot: int
+    iterate: int
+    device: str | None
+    precision: str | None
+    workers: int | None
+    cache_gb: float
+
+    @property
+    def setting(self) -> str:
+        """Few-shot or zero-shot."""
+        return self.script.split("_")[1]
+
+    @property
+    def run_name(self) -> str:
+        """What a checkpoint and a result folder are called: <obj>-<K>shot, or <obj> in zero-shot."""
+        return f"{self.obj}-{self.shot}shot" if self.setting == FEW else self.obj
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where this run's checkpoint lies."""
+        return self.save_path / f"{self.run_name}.pth"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for files."""
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "recipe"}
+        return plain | {"recipe": self.recipe.as_dict(), "features_list": list(self.features_list)}
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors as one line, exit status 2; no abbreviations, so a misspelt option is never taken for another."""
+
+    def error(self, message: str) -> Any:
+        """Raise a UserError instead of printing the usage."""
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def number(kind: type[int] | type[float], low: float, inclusive: bool = True) -> Any:
+    """A converter that refuses values below `low`."""
+
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not (value > low or (inclusive and value == low)):
+            raise argparse.ArgumentTypeError(f"{text} is not {'at least' if inclusive else 'above'} {low:g}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def add_files(parser: Parser, setting: str) -> None:
+    """What is read and written."""
+    group = parser.add_argument_group("files")
+    add = group.add_argument
+    add("--data_path", type=Path, default=Path("data"), metavar="DIR", help="holds <obj>_AD folders (default: data)")
+    add("--clip_path", type=Path, metavar="FILE", help="CLIP weights (default: the model's file in CLIP/ckpt)")
+    if setting == FEW:
+        lists = Path("dataset/fewshot_seed")
+        add(
+            "--fewshot_path",
+            type=Path,
+            default=lists,
+            metavar="DIR",
+            help=f"holds <obj>/<K>-shot.txt (default: {lists})",
+        )
+    where = WHERE[setting]
+    add("--save_path", type=Path, default=where, metavar="DIR", help=f"folder of checkpoints (default: {where})")
+    add(
+        "--out", type=Path, metavar="DIR", help="metrics.json and scores.csv go there (default: results/<script>/<run>)"
+    )
+
+
+def add_model(parser: Parser) -> None:
+    """The backbone and how it runs."""
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add(
+        "--model_name", help=f"one of {', '.join(known_models())} (default: {DEFAULT_MODEL}, or what --clip_path holds)"
+    )
+    add("--pretrain", choices=["openai"], default="openai", help="whose weights: there is one choice")
+    add("--img_size", type=number(int, 1), default=240, metavar="S", help="image side in pixels (default: 240)")
+    add("--features_list", type=int, nargs="+", default=[6, 12, 18, 24], metavar="BLOCK", help="blocks with adapters")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
+    add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
+    add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
+    add(
+        "--cache_gb",
+        type=number(float, 0),
+        default=4.0,
+        metavar="GB",
+        help="streams kept in memory (default: 4; 0: none)",
+    )
+    add("--seed", type=int, default=111, help="of adapters, shuffling and draws (default: 111)")
+
+
+def add_training(parser: Parser, rate: str) -> None:
+    """What only training needs."""
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add("--epoch", type=number(int, 1), default=50, metavar="N", help="epochs (default: 50)")
+    add("--batch_size", type=number(int, 1), metavar="B", help="images a step (default: the recipe's, 1)")
+    released = getattr(RECIPES["released"], rate)
+    add("--learning_rate", type=number(float, 0), metavar="RATE", help=f"of Adam (default: the recipe's, {released:g})")
+    add("--save_model", type=int, choices=[0, 1], default=1, help="0: write no checkpoint (default: 1)")
+    add("--init", type=Path, metavar="FILE", help="adapters to start from (default: drawn by --seed)")
+
+
+def truth(text: str) -> bool:
+    """Yes or no as a flag's value."""
+    if text.lower() not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text} is not yes or no")
+    return text.lower() == "yes"
+
+
+def add_recipe(parser: Parser) -> None:
+    """The recipe, and a flag for each of its fields."""
+    group = parser.add_argument_group("recipe (each flag overrides one choice of the recipe)")
+    group.add_argument("--recipe", choices=list(RECIPES), default="released", help="(default: released)")
+    for name, field in FIELDS.items():
+        if name in OWN_FLAGS:
+            continue
+        assert field.default is not MISSING
+        values = " or ".join(f"{getattr(recipe, name)!s}" for recipe in RECIPES.values())
+        kind = truth if isinstance(field.default, bool) else type(field.default)
+        metavar = "yes|no" if kind is truth else None
+        group.add_argument(f"--{name}", type=kind, choices=CHOICES.get(name), metavar=metavar, help=f"({values})")
+
+
+def build_parser(script: str) -> Parser:
+    """The parser of one of the four scripts."""
+    verb, setting = script.split("_")
+    told = {"train": "Train the adapters", "test": "Score the test split"}[verb]
+    kind = {FEW: "few-shot", ZERO: "zero-shot: trained on the other five objects"}[setting]
+    parser = Parser(prog=f"{script}.py", description=f"{told} of MVFA ({kind}).", allow_abbrev=False)
+    parser.add_argument("--obj", required=True, choices=list(CATALOG), help="the object")
+    if setting == FEW:
+        parser.add_argument(
+            "--shot", type=number(int, 1), default=4, metavar="K", help="normal and abnormal shots (default: 4)"
+        )
+        parser.add_argument(
+            "--iterate", type=number(int, -1), default=0, metavar="D", help="draw of the list; -1 draws by seed"
+        )
+    add_files(parser, setting)
+    add_model(parser)
+    if verb == "train":
+        add_training(parser, f"rate_{setting}")
+    else:
+        parser.add_argument("--ckpt", type=Path, metavar="FILE", help="use this checkpoint, whatever it was made for")
+    add_recipe(parser)
+    return parser
+
+
+def parse(script: str, argv: Sequence[str] | None = None) -> Options:
+    """The options of `train_few`, `test_few`, `train_zero` or `test_zero`. Raises UserError for what cannot work."""
+    given = vars(build_parser(script).parse_args(argv))
+    setting, name = script.split("_")[1], given.pop("recipe")
+    given.pop("pretrain")
+    overrides = {key: given.pop(key) for key in FIELDS if key not in OWN_FLAGS}
+    recipe = replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None})
+    if given.get("batch_size"):
+        recipe = replace(recipe, batch_size=given["batch_size"])
+    if given.get("learning_rate") is not None:
+        recipe = replace(recipe, **{f"rate_{setting}": given["learning_rate"]})
+    given["batch_size"], given["learning_rate"] = recipe.batch_size, getattr(recipe, f"rate_{setting}")
+    if given["model_name"] is None and given["clip_path"] is None:
+        given["model_name"] = DEFAULT_MODEL
+    defaults = {
+        "fewshot_path": Path(),
+        "shot": 0,
+        "iterate": 0,
+        "epoch": 0,
+        "save_model": 0,
+        "init": None,
+        "ckpt": None,
+    }
+    values: dict[str, Any] = defaults | given | {"script": script, "recipe": recipe, "recipe_name": name}
+    values["features_list"] = tuple(values["features_list"])
+    run = f"{values['obj']}-{values['shot']}shot" if setting == FEW else values["obj"]
+    values["out"] = values["out"] or Path("results") / script / run
+    return Options(**values)

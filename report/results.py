@@ -1,0 +1,61 @@
+"""What a run leaves behind: the two printed lines, metrics.json and scores.csv."""
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from checkpoint import commit, write_whole
+from evaluation import Evaluation
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+
+
+def lines(obj: str, evaluation: Evaluation) -> str:
+    """The lines of the released code: pixel AUROC where there are masks, then image AUROC."""
+    pixel = "" if evaluation.pixel_auroc is None else f"{obj} pAUC : {evaluation.pixel_auroc:.4f}\n"
+    return f"{pixel}{obj} AUC : {evaluation.image_auroc:.4f}"
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of the packages that figures depend on, and the commit."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}, "commit": commit()}
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak memory of this process and of its CUDA device, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def write_metrics(out: Path, content: Mapping[str, Any]) -> None:
+    """Write metrics.json, whole or not at all."""
+    text = json.dumps(content, indent=2) + "\n"
+    write_whole(out / "metrics.json", lambda partial: partial.write_text(text))
+
+
+def write_scores(out: Path, files: Sequence[str], labels: Tensor, evaluation: Evaluation) -> None:
+    """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set; no memory score: empty."""
+    import pandas as pd  # slow to import, and the last thing that a run needs
+
+    memory = evaluation.memory_scores
+    table = pd.DataFrame(
+        {
+            "file": files,
+            "label": labels.int().tolist(),
+            "score": evaluation.scores.tolist(),
+            "text_score": evaluation.text_scores.tolist(),
+            "memory_score": [None] * len(files) if memory is None else memory.tolist(),
+        }
+    )
+    write_whole(out / "scores.csv", lambda partial: table.to_csv(partial, index=False))

@@ -1,0 +1,110 @@
+"""Image sets to the stream before the first adapter, computed once and kept as far as a memory bound allows.
+
+No adapter precedes the stem of the vision tower, so its output is the same in every epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from kornia.enhance import normalize
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from CLIP import MVFA
+from dataset.items import ImageSource, Item, unpack_masks
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Batch(NamedTuple):
+    """Indices of the images [B] int64 on the CPU, streams [B, 1 + N, D] on the model's device."""
+
+    members: Tensor
+    stream: Tensor
+
+
+def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tensor:
+    """Images [B, 3, S, S], uint8 or float32 in [0, 1], as the network takes them; "clip" applies CLIP's mean and std."""
+    images = images.to(device, non_blocking=True)
+    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    if scaling == "clip":
+        images = normalize(images, torch.tensor(CLIP_MEAN), torch.tensor(CLIP_STD))
+    return images
+
+
+def _collate(items: list[Item]) -> tuple[Tensor, list[bytes], list[int]]:
+    return torch.stack([item.image for item in items]), [item.mask for item in items], [item.position for item in items]
+
+
+class Streams:
+    """Batches of streams of an image set, in any order; streams of the first images are kept, up to `cache_gb`."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        mvfa: MVFA,
+        *,
+        device: torch.device,
+        batch_size: int,
+        scaling: str = "none",
+        workers: int = 0,
+        cache_gb: float = 0.0,
+    ) -> None:
+        self.source, self.mvfa, self.device = source, mvfa, device
+        self.batch_size, self.scaling, self.workers = batch_size, scaling, workers
+        self.cache_bytes = int(cache_gb * 1e9)
+        self.kept = torch.zeros(len(source), dtype=torch.bool)
+        self.store: Tensor | None = None
+        self._masks: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def masks(self, index: Sequence[int]) -> Tensor:
+        """Masks [B, S, S] bool of images that have been in a batch."""
+        return unpack_masks([self._masks[i] for i in index], self.source.side)
+
+    def batches(self, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Every image of `order` (default: all, by index), `batch_size` at a time."""
+        order = range(len(self.source)) if order is None else order
+        groups = [list(order[i : i + self.batch_size]) for i in range(0, len(order), self.batch_size)]
+        unknown = [[i for i in group if not self.kept[i]] for group in groups]
+        fresh = self._load([group for group in unknown if group])
+        for group, missing in zip(groups, unknown, strict=True):
+            streams = next(fresh) if missing else None
+            if len(missing) < len(group):
+                streams = self._merge(group, missing, streams)
+            assert streams is not None
+            yield Batch(torch.tensor(group), streams)
+
+    def _load(self, groups: list[list[int]]) -> Iterator[Tensor]:
+        """Decode, run the stem, keep what fits."""
+        dataset: Dataset[Item] = self.source  # type: ignore[assignment]  # a loader needs the two methods only
+        pin = self.device.type == "cuda"
+        loader = DataLoader(
+            dataset, batch_sampler=groups, num_workers=self.workers, collate_fn=_collate, pin_memory=pin
+        )
+        for images, masks, index in loader:
+            self._masks.update(zip(index, masks, strict=True))
+            streams = self.mvfa.stem(prepare(images, self.device, self.scaling))
+            self._keep(index, streams)
+            yield streams
+
+    def _keep(self, index: list[int], streams: Tensor) -> None:
+        if self.store is None:
+            capacity = min(self.cache_bytes // (streams[0].numel() * streams.element_size()), len(self.source))
+            self.store = streams.new_empty(capacity, *streams.shape[1:])
+        for i, stream in zip(index, streams, strict=True):
+            if i < len(self.store):
+                self.store[i] = stream
+                self.kept[i] = True
+
+    def _merge(self, group: list[int], missing: list[int], fresh: Tensor | None) -> Tensor:
+        """Streams of a group of which some were kept before, in the group's order."""
+        assert self.store is not None
+        streams = self.store[torch.tensor([i if i not in missing else 0 for i in group], device=self.store.device)]
+        if fresh is not None:
+            streams[[group.index(i) for i in missing]] = fresh
+        return streams

@@ -1,0 +1,31 @@
+"""Zero-shot testing: score an object's test split with adapters that never saw the object.
+
+    python test_zero.py --obj Liver
+
+Only the object's own folder is read.
+"""
+
+from collections.abc import Sequence
+
+from dataset.medical_few import test_set
+from evaluation import Evaluation
+from options import parse
+from report.results import lines
+from runner import Run, command
+
+
+def main(argv: Sequence[str] | None = None) -> Evaluation:
+    """Load the checkpoint, score and write the results."""
+    options = parse("test_zero", argv)
+    run = Run(options)
+    run.load_adapters()
+
+    tests = test_set(options.data_path, run.info, options.img_size)
+    evaluation = run.test(run.streams(tests, options.test_batch_size))
+
+    print(lines(options.obj, evaluation))
+    return run.finish(evaluation, tests)
+
+
+if __name__ == "__main__":
+    command(main)

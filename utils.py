@@ -1,0 +1,55 @@
+"""Seed, device and augmentation."""
+
+import math
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from kornia.geometry.transform import hflip, vflip
+from torch import Tensor
+
+from errors import UserError
+
+ROTATIONS = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)
+SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))  # in halves of the image side
+
+
+def set_seed(seed: int) -> torch.Generator:
+    """Seed every global source of randomness, and return the generator that this project draws from."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # libraries draw from the global state
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or CUDA where there is one, else the CPU. UserError if it cannot be used."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        usable = "cpu" + (", cuda" if torch.cuda.is_available() else "")
+        raise UserError(f"--device {name} cannot be used here; usable: {usable}") from error
+    return device
+
+
+def warp(images: Tensor, matrix: list[list[float]]) -> Tensor:
+    """Affine map of images [K, C, S, S], normalised coordinates: bilinear, reflection padding, corners not aligned."""
+    theta = torch.tensor(matrix, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def augment(images: Tensor) -> Tensor:
+    """Eleven versions of a group, transform by transform: [K, C, S, S] -> [11 K, C, S, S] (SPEC section 4).
+
+    As is; four rotations; four shifts; flipped left-right; flipped upside-down.
+    """
+    versions = [images]
+    versions += [warp(images, [[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0]]) for a in ROTATIONS]
+    versions += [warp(images, [[1, 0, a], [0, 1, b]]) for a, b in SHIFTS]
+    versions += [hflip(images), vflip(images)]
+    return torch.cat(versions)
