@@ -1,6 +1,5 @@
 """Save and load adapters: files that are whole or absent and that describe themselves (SPEC section 3)."""
 
-import os
 import pickle
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from CLIP import MVFA
 from CLIP.adapter import BRANCHES
 from CLIP.weights import check_state
 from errors import UserError
+from utils import write_whole
 
 FORMAT = 1
 KEYS = tuple(f"{branch}_adapters" for branch in BRANCHES)
@@ -37,17 +37,6 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Call `write(temporary path)`, then rename: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def adapter_state(mvfa: MVFA) -> dict[str, dict[str, Tensor]]:

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tensor:
-    """Images [B, 3, S, S], uint8 or float32 in [0, 1], as the network takes them; "clip" applies CLIP's mean and std."""
+    """Images [B, 3, S, S], uint8 or float32 in [0, 1], as the network takes them; "clip": with its mean and std."""
     images = images.to(device, non_blocking=True)
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     if scaling == "clip":

@@ -5,7 +5,7 @@ python test_few.py --obj Brain --shot 4
 
 from collections.abc import Sequence
 
-from dataset.medical_few import Support, test_set
+from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
 from evaluation import Evaluation
 from options import parse
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         lists=options.fewshot_path,
     )
     support = Support(shots, run.info, options.img_size)
-    tests = test_set(options.data_path, run.info, options.img_size)
+    tests = evaluation_set(options.data_path, run.info, options.img_size)
     memory = run.streams(support, options.test_batch_size)
     evaluation = run.test(run.streams(tests, options.test_batch_size), memory=memory)
 

@@ -7,7 +7,7 @@ Only the object's own folder is read.
 
 from collections.abc import Sequence
 
-from dataset.medical_few import test_set
+from dataset.medical_few import evaluation_set
 from evaluation import Evaluation
 from options import parse
 from report.results import lines
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     run = Run(options)
     run.load_adapters()
 
-    tests = test_set(options.data_path, run.info, options.img_size)
+    tests = evaluation_set(options.data_path, run.info, options.img_size)
     evaluation = run.test(run.streams(tests, options.test_batch_size))
 
     print(lines(options.obj, evaluation))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dataset.medical_few import Support, test_set
+from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
 from evaluation import Evaluation
 from options import parse
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         lists=options.fewshot_path,
     )
     support = Support(shots, run.info, options.img_size)
-    tests = test_set(options.data_path, run.info, options.img_size)
+    tests = evaluation_set(options.data_path, run.info, options.img_size)
     train_streams = run.streams(support, options.batch_size)
     test_streams = run.streams(tests, options.test_batch_size)
     text = {run.info.noun: run.text(run.info.noun)}

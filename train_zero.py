@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from dataset.medical_few import test_set
+from dataset.medical_few import evaluation_set
 from dataset.medical_zero import others, zero_shot_set
 from evaluation import Evaluation
 from options import Options, parse
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     run.start_from(options.init)
 
     train_set = zero_shot_set(options.data_path, run.info, options.img_size)
-    tests = test_set(options.data_path, run.info, options.img_size)
+    tests = evaluation_set(options.data_path, run.info, options.img_size)
     train_streams = run.streams(train_set, options.batch_size)
     test_streams = run.streams(tests, options.test_batch_size)
     text = {other.noun: run.text(other.noun) for other in others(run.info)}

@@ -1,7 +1,10 @@
-"""Seed, device and augmentation."""
+"""Seed, device, whole files and augmentation."""
 
 import math
+import os
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +37,17 @@ def choose_device(name: str | None) -> torch.device:
         usable = "cpu" + (", cuda" if torch.cuda.is_available() else "")
         raise UserError(f"--device {name} cannot be used here; usable: {usable}") from error
     return device
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary path)`, then rename: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def warp(images: Tensor, matrix: list[list[float]]) -> Tensor:

@@ -62,7 +62,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
-        """x [B, T, D] -> [B, T, D]."""
+        """Stream [B, T, D] -> [B, T, D]."""
         qkv = F.linear(x.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)  # [B, T, 3D]
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -79,7 +79,7 @@ class MLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, D] -> [B, T, D]."""
+        """Stream [B, T, D] -> [B, T, D]."""
         return linear(self.activation(linear(x, self.c_fc)), self.c_proj)
 
 

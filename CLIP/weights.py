@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         elif is_torchscript(path):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the published form is an old one
+                state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:

@@ -50,6 +50,6 @@ def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
     return images, masks
 
 
-def test_set(data_path: Path, info: Info, side: int) -> ImageSet:
+def evaluation_set(data_path: Path, info: Info, side: int) -> ImageSet:
     """The test split of one object; no other object's folder is looked at. UserError if either label is missing."""
     return ImageSet(list_split(data_path, info, "test"), side)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoint import commit, write_whole
+from checkpoint import commit
 from evaluation import Evaluation
+from utils import write_whole
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -26,7 +27,8 @@ def lines(obj: str, evaluation: Evaluation) -> str:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages that figures depend on, and the commit."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}, "commit": commit()}
+    packages = {name: version(name) for name in PACKAGES} | {"torch": str(torch.__version__)}
+    return {"python": platform.python_version(), **packages, "commit": commit()}
 
 
 def peak_memory() -> dict[str, int]:

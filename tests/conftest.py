@@ -34,7 +34,7 @@ def random_state(config: ClipConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=generator)
         scale = shape[-1] ** -0.5 if len(shape) > 1 else 0.1
-        norm_weight = ".ln_" in name and name.endswith("weight") or name == "ln_final.weight"
+        norm_weight = (".ln_" in name and name.endswith("weight")) or name == "ln_final.weight"
         state[name] = 1 + 0.1 * values if norm_weight else scale * values
     return state
 

@@ -14,7 +14,7 @@ import checkpoint
 from CLIP import MVFA, AdapterForm, create_model
 from dataset.catalog import info
 from dataset.folder import record
-from dataset.medical_few import Support, test_set
+from dataset.medical_few import Support, evaluation_set
 from dataset.shots import Shots
 from engine import Predictions, ScoreForm, Trainer, build_memory, predict, train
 from evaluation import Evaluation, evaluate
@@ -49,7 +49,7 @@ class Bench:
         groups = (("good", ("n0.png", "n1.png")), ("Ungood", ("a0.png", "a1.png")))
         shots = Shots(*([record(self.info, valid / state / "img" / n) for n in names] for state, names in groups))
         self.support = Support(shots, self.info, SIDE)
-        self.tests = test_set(REFERENCE / "data", self.info, SIDE)
+        self.tests = evaluation_set(REFERENCE / "data", self.info, SIDE)
         self.test_streams = self.streams(self.tests, 12)
         self.support_streams = self.streams(self.support, 22)
         list(self.support_streams.batches())

@@ -1,0 +1,241 @@
+"""The four scripts, run for real on small images and a narrow network."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import test_few as script_test_few
+import test_zero as script_test_zero
+import train_few as script_train_few
+import train_zero as script_train_zero
+from dataset.catalog import CATALOG
+from errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def flags(tiny_path, demo_root, tmp_path):
+    """Arguments that every script takes here."""
+
+    def make(obj: str, script: str, *more: object, data: Path = demo_root / "data") -> list[str]:
+        arguments = ["--obj", obj, "--clip_path", tiny_path, "--features_list", 1, 2, 3, 4, "--img_size", 32]
+        arguments += ["--data_path", data, "--save_path", tmp_path / "ckpt", "--out", tmp_path / "out" / script]
+        if script.endswith("few"):
+            arguments += ["--shot", 2, "--fewshot_path", demo_root / "fewshot_seed"]
+        if script.startswith("train"):
+            arguments += ["--epoch", 2]
+        return [str(a) for a in [*arguments, *more]]
+
+    return make
+
+
+def metrics(tmp_path: Path, script: str) -> dict:
+    return json.loads((tmp_path / "out" / script / "metrics.json").read_text())
+
+
+def rows(tmp_path: Path, script: str) -> list[dict]:
+    with (tmp_path / "out" / script / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("obj", ["Brain", "Chest"])
+def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
+    trained = script_train_few.main(flags(obj, "train_few"))
+    printed = capsys.readouterr().out
+    assert printed.count(f"{obj} AUC : ") == 2
+    assert printed.count(f"{obj} pAUC : ") == (2 if CATALOG[obj].masks else 0)
+    tested = script_test_few.main(flags(obj, "test_few"))
+    assert f"{obj} AUC : {tested.image_auroc:.4f}" in capsys.readouterr().out
+    torch.testing.assert_close(tested.scores, trained.scores)  # the score seen while training is the score tested
+    found = metrics(tmp_path, "train_few")
+    assert found["image_auroc"] == trained.image_auroc
+    assert found["pixel_auroc"] == trained.pixel_auroc
+    assert len(found["train_loss"]) == len(found["evaluations"]) == 2
+    assert found["image_auroc"] + (found["pixel_auroc"] or 0) == max(
+        e["image_auroc"] + (e["pixel_auroc"] or 0) for e in found["evaluations"]
+    )
+    assert len(found["weights"]["sha256"]) == 64
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["options"]["shot"] == 2
+    assert found["peak_memory_bytes"]["host"] > 1e8
+    assert found["seconds"] > 0
+    table = rows(tmp_path, "test_few")
+    assert list(table[0]) == ["file", "label", "score", "text_score", "memory_score"]
+    assert [r["label"] for r in table] == ["0"] * 5 + ["1"] * 5
+    assert table[0]["file"] == f"{obj}_AD/test/good/img/000.png"
+    torch.testing.assert_close(torch.tensor([float(r["score"]) for r in table]), tested.scores)
+
+
+@pytest.mark.parametrize("obj", ["Liver", "Histopathology"])
+def test_zero_shot_from_images_to_results(flags, tmp_path, obj):
+    trained = script_train_zero.main(flags(obj, "train_zero"))
+    tested = script_test_zero.main(flags(obj, "test_zero"))
+    torch.testing.assert_close(tested.scores, trained.scores)
+    found = metrics(tmp_path, "train_zero")
+    assert [e["epoch"] for e in found["evaluations"]] == pytest.approx([i / 5 for i in range(10)])
+    assert len(found["train_loss"]) == 2
+    assert rows(tmp_path, "test_zero")[0]["memory_score"] == ""
+
+
+def test_zero_shot_testing_needs_its_own_folder_only(flags, tmp_path, demo_root):
+    script_train_zero.main(flags("Liver", "train_zero", "--epoch", 1))
+    shutil.copytree(demo_root / "data" / "Liver_AD", tmp_path / "alone" / "Liver_AD")
+    script_test_zero.main(flags("Liver", "test_zero", data=tmp_path / "alone"))
+    with pytest.raises(UserError, match=r"no folder .*Brain_AD; unpack the archive of Brain"):
+        script_train_zero.main(flags("Liver", "train_zero", data=tmp_path / "alone"))
+
+
+@pytest.mark.parametrize("script", [script_train_few, script_train_zero], ids=["few", "zero"])
+def test_a_training_batch_of_16_and_img_size_336(flags, script):
+    result = script.main(flags("Brain", script.__name__, "--batch_size", 16, "--epoch", 1, "--img_size", 336))
+    assert 0 <= result.pixel_auroc <= 1
+    assert torch.isfinite(result.scores).all()
+
+
+def test_a_data_path_with_img_in_it_and_jpg_images(flags, tmp_path, demo_root):
+    data = tmp_path / "img_of_img" / "img"
+    shutil.copytree(demo_root / "data" / "Brain_AD", data / "Brain_AD")
+    for image in sorted(data.rglob("img/*.png")):
+        Image.open(image).convert("RGB").save(image.with_suffix(".jpg"), quality=95)
+        image.unlink()
+    for mask in sorted(data.rglob("anomaly_mask/*.png")):
+        mask.rename(mask.with_suffix(".jpg.png"))
+        mask.with_suffix(".png").with_name(mask.stem + ".jpg.png").rename(mask)
+    result = script_train_few.main(flags("Brain", "train_few", "--iterate", -1, "--epoch", 1, data=data))
+    assert result.pixel_auroc is not None
+
+
+def test_constant_scores_are_no_nan(flags, tmp_path, demo_root):
+    data = tmp_path / "constant"
+    shutil.copytree(demo_root / "data" / "Chest_AD", data / "Chest_AD")
+    for image in sorted(data.rglob("*.png")):
+        Image.new("RGB", (40, 40), (90, 90, 90)).save(image)
+    result = script_train_few.main(flags("Chest", "train_few", "--epoch", 1, data=data))
+    assert result.scores.tolist() == [0.0] * 10
+    assert result.image_auroc == 0.5
+
+
+def test_two_runs_are_equal(flags, tmp_path):
+    results = []
+    for _ in range(2):
+        script_train_few.main(flags("Brain", "train_few"))
+        results.append(torch.load(tmp_path / "ckpt" / "Brain-2shot.pth")["seg_adapters"])
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name])
+
+
+def test_a_checkpoint_describes_itself(flags, tmp_path):
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    content = torch.load(tmp_path / "ckpt" / "Brain-2shot.pth", weights_only=True)
+    about = content["about"]
+    assert set(content) == {"seg_adapters", "det_adapters", "about"}
+    assert about["object"] == "Brain"
+    assert about["shot"] == 2
+    assert len(about["shots"]["normal"]) == 2
+    assert about["recipe"]["keep"] == 0.8
+    assert {"seed", "epoch", "versions", "weights", "commit", "options"} <= set(about)
+
+
+def test_a_checkpoint_of_something_else_is_refused(flags, tmp_path):
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    own = tmp_path / "ckpt" / "Brain-2shot.pth"
+    with pytest.raises(UserError, match=r"no checkpoint .*Chest-2shot.pth; train it first"):
+        script_test_few.main(flags("Chest", "test_few"))
+    shutil.copy(own, tmp_path / "ckpt" / "Chest-2shot.pth")
+    with pytest.raises(UserError, match="was made with object = Brain, this run needs Chest"):
+        script_test_few.main(flags("Chest", "test_few"))
+    with pytest.raises(UserError, match=r"was made with recipe = .*keep"):
+        script_test_few.main(flags("Brain", "test_few", "--keep", "0.7"))
+    script_test_few.main(flags("Chest", "test_few", "--ckpt", own))
+    with pytest.raises(UserError, match=r"no checkpoint .*nowhere.pth"):
+        script_test_few.main(flags("Brain", "test_few", "--ckpt", tmp_path / "nowhere.pth"))
+    with pytest.raises(UserError, match="do not fit"):
+        script_test_few.main(flags("Brain", "test_few", "--ckpt", own, "--features_list", 1, 2, 3))
+
+
+def test_the_authors_files_load(flags, tmp_path):
+    """Two keys, `<obj>.pth`, for few- and for zero-shot."""
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    own = tmp_path / "ckpt" / "Brain-2shot.pth"
+    expected = script_test_few.main(flags("Brain", "test_few"))
+    content = torch.load(own, weights_only=True)
+    torch.save({key: content[key] for key in ("seg_adapters", "det_adapters")}, tmp_path / "ckpt" / "Brain.pth")
+    own.unlink()
+    torch.testing.assert_close(script_test_few.main(flags("Brain", "test_few")).scores, expected.scores)
+    script_test_zero.main(flags("Brain", "test_zero"))
+    script_train_few.main(flags("Brain", "train_few", "--init", tmp_path / "ckpt" / "Brain.pth", "--epoch", 1))
+
+
+def test_the_paper_recipe_runs(flags, tmp_path):
+    script_train_few.main(flags("Brain", "train_few", "--recipe", "paper"))
+    script_train_zero.main(flags("Chest", "train_zero", "--recipe", "paper", "--epoch", 1))
+    found = metrics(tmp_path, "train_few")
+    assert found["options"]["batch_size"] == 16
+    assert found["options"]["recipe"]["activation"] == "quickgelu"
+    assert [e["epoch"] for e in found["evaluations"]] == [2]
+    with pytest.raises(UserError, match="was made with recipe"):
+        script_test_few.main(flags("Brain", "test_few"))
+    script_test_few.main(flags("Brain", "test_few", "--recipe", "paper"))
+
+
+def test_no_save(flags, tmp_path):
+    script_train_few.main(flags("Brain", "train_few", "--save_model", 0, "--epoch", 1))
+    assert not (tmp_path / "ckpt").exists()
+
+
+def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--obj", "Skin"], "invalid choice: 'Skin'"),
+        (["--obj", "Brain", "--shots", "4"], "unrecognized arguments: --shots 4"),
+        (["--obj", "Brain", "--shot", "0"], "0 is not at least 1"),
+        (["--obj", "Brain", "--img_size", "abc"], "invalid int value: 'abc'"),
+        (["--obj", "Brain", "--learning_rate", "-1"], "-1 is not at least 0"),
+        ([], "the following arguments are required: --obj"),
+        (["--obj", "Brain", "--clip_path", "nowhere.pt"], "no weights at nowhere.pt"),
+        (["--obj", "Brain", "--model_name", "ViT-X"], "unknown model 'ViT-X'"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, message):
+    ended = run("train_few.py", *arguments)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert message in ended.stderr
+
+
+def test_help_runs():
+    for script in ("train_few", "test_few", "train_zero", "test_zero"):
+        ended = run(f"{script}.py", "--help")
+        assert ended.returncode == 0
+        assert "--obj" in ended.stdout
+
+
+def test_interrupt_leaves_no_part(flags, tmp_path):
+    command = [sys.executable, "train_few.py", *flags("Brain", "train_few", "--epoch", 500)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "ckpt" / "Brain-2shot.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; files written so far are whole" in errors
+    assert "Traceback" not in errors
+    assert [p.name for p in (tmp_path / "ckpt").iterdir()] == ["Brain-2shot.pth"]
+    torch.load(tmp_path / "ckpt" / "Brain-2shot.pth", weights_only=True)
