@@ -1,6 +1,5 @@
 """Save and load adapters: files that are whole or absent and that describe themselves (SPEC section 3)."""
 
-import pickle
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from CLIP import MVFA
 from CLIP.adapter import BRANCHES
 from CLIP.weights import check_state
 from errors import UserError
-from utils import write_whole
+from utils import LOAD_ERRORS
 
 FORMAT = 1
 KEYS = tuple(f"{branch}_adapters" for branch in BRANCHES)
@@ -57,7 +56,7 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"no checkpoint {path}; train it first, or pass one with --ckpt FILE")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except LOAD_ERRORS as error:
         raise UserError(f"{path} is not a readable checkpoint; train it again or copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in KEYS):
         raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")

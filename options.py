@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caches import default_folder
 from CLIP.weights import DTYPES, known_models
 from dataset.catalog import CATALOG
 from errors import UserError
@@ -50,6 +51,7 @@ class Options:
     precision: str | None
     workers: int | None
     cache_gb: float
+    cache_dir: Path
 
     @property
     def setting(self) -> str:
@@ -129,12 +131,15 @@ def add_model(parser: Parser) -> None:
     add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
     add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
+    cache = "streams, images and text features kept (default: 8; 0: nothing is kept)"
+    add("--cache_gb", type=number(float, 0), default=8.0, metavar="GB", help=cache)
+    folder = default_folder()
     add(
-        "--cache_gb",
-        type=number(float, 0),
-        default=4.0,
-        metavar="GB",
-        help="streams kept in memory (default: 4; 0: none)",
+        "--cache_dir",
+        type=Path,
+        default=folder,
+        metavar="DIR",
+        help=f"text features are kept there (default: {folder})",
     )
     add("--seed", type=int, default=111, help="of adapters, shuffling and draws (default: 111)")
 

@@ -63,6 +63,11 @@ def sentences(noun: str, states: Sequence[str]) -> list[str]:
     return [template.format(state.format(noun)) for state in states for template in TEMPLATES]
 
 
+def sentence_groups(noun: str) -> list[list[str]]:
+    """The sentences of each column of the text features."""
+    return [sentences(noun, states) for states in STATES]
+
+
 @torch.no_grad()
 def text_features(clip: CLIP, noun: str) -> Tensor:
     """Features of a noun [E, 2] float32 of norm 1: column 0 normal, column 1 abnormal.
@@ -70,7 +75,7 @@ def text_features(clip: CLIP, noun: str) -> Tensor:
     Sentences of equal length are encoded together and only to that length: what stands behind the end token is never
     attended to.
     """
-    groups = [sentences(noun, states) for states in STATES]
+    groups = sentence_groups(noun)
     tokens = tokenize([sentence for group in groups for sentence in group], clip.config.context_length)
     lengths = tokens.argmax(dim=1) + 1  # the end token has the highest id
     features = torch.empty(len(tokens), clip.config.embed_dim, device=clip.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import checkpoint
+from caches import stored_text, text_key
 from CLIP import CLIP, MVFA, create_model, weight_hash
 from CLIP.weights import weight_path
 from dataset.catalog import Info, info
@@ -24,7 +25,7 @@ from engine import Trainer, build_memory, predict, train
 from errors import UserError
 from evaluation import Evaluation, evaluate
 from options import Options
-from prompt import text_features
+from prompt import sentence_groups, text_features
 from recipe import SCORING_FIELDS
 from report import results
 from streams import Streams
@@ -42,9 +43,12 @@ def load_clip(
 
 
 @lru_cache(maxsize=32)
-def load_text(clip: CLIP, noun: str) -> Tensor:
-    """`text_features`, kept for the next run of the same process."""
-    return text_features(clip, noun)
+def load_text(clip: CLIP, noun: str, weights: str, precision: str, folder: Path | None) -> Tensor:
+    """`text_features`, kept on disk, and for the next run of the same process."""
+    settings = {"activation": clip.activation, "precision": precision, "sentences": sentence_groups(noun)}
+    key = text_key(weights, **settings)
+    stored = stored_text(folder, key, clip.config.embed_dim, lambda: text_features(clip, noun))
+    return stored.to(clip.device)
 
 
 @dataclass
@@ -83,10 +87,11 @@ class Run:
 
     def text(self, noun: str) -> Tensor:
         """Text features [E, 2] of a noun."""
-        return load_text(self.clip, noun)
+        folder = self.options.cache_dir / "text" if self.options.cache_gb else None
+        return load_text(self.clip, noun, weight_hash(self.weights), self.precision, folder)
 
-    def streams(self, source: ImageSource, batch_size: int) -> Streams:
-        """Batches of streams of an image set."""
+    def streams(self, source: ImageSource, batch_size: int, *, reused: bool = True) -> Streams:
+        """Batches of streams of an image set; those of a set that is not read again are not kept."""
         return Streams(
             source,
             self.mvfa,
@@ -94,7 +99,7 @@ class Run:
             batch_size=batch_size,
             scaling=self.options.recipe.scaling,
             workers=self.workers,
-            cache_gb=self.options.cache_gb,
+            cache_gb=self.options.cache_gb if reused else 0.0,
         )
 
     def about(self) -> dict[str, Any]:

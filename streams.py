@@ -11,6 +11,7 @@ from kornia.enhance import normalize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from caches import DecodedImages, allocate, divide
 from CLIP import MVFA
 from dataset.items import ImageSource, Item, unpack_masks
 
@@ -39,7 +40,7 @@ def _collate(items: list[Item]) -> tuple[Tensor, list[bytes], list[int]]:
 
 
 class Streams:
-    """Batches of streams of an image set, in any order; streams of the first images are kept, up to `cache_gb`."""
+    """Batches of streams of an image set, in any order. Streams, else decoded images, are kept up to `cache_gb`."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Streams:
         self.cache_bytes = int(cache_gb * 1e9)
         self.kept = torch.zeros(len(source), dtype=torch.bool)
         self.store: Tensor | None = None
+        self.decoded: ImageSource = source
         self._masks: dict[int, bytes] = {}
 
     def __len__(self) -> int:
@@ -74,29 +76,45 @@ class Streams:
         fresh = self._load([group for group in unknown if group])
         for group, missing in zip(groups, unknown, strict=True):
             streams = next(fresh) if missing else None
-            if len(missing) < len(group):
+            if streams is None or len(missing) < len(group):
                 streams = self._merge(group, missing, streams)
-            assert streams is not None
             yield Batch(torch.tensor(group), streams)
 
     def _load(self, groups: list[list[int]]) -> Iterator[Tensor]:
         """Decode, run the stem, keep what fits."""
-        dataset: Dataset[Item] = self.source  # type: ignore[assignment]  # a loader needs the two methods only
-        pin = self.device.type == "cuda"
+        if not groups:
+            return
+        if self.store is None:
+            self._allocate()
+        dataset: Dataset[Item] = self.decoded  # type: ignore[assignment]  # a loader needs the two methods only
         loader = DataLoader(
-            dataset, batch_sampler=groups, num_workers=self.workers, collate_fn=_collate, pin_memory=pin
+            dataset,
+            batch_sampler=groups,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
         )
-        for images, masks, index in loader:
-            self._masks.update(zip(index, masks, strict=True))
+        for images, masks, members in loader:
+            if any(self.source.masked[members]):
+                self._masks.update(zip(members, masks, strict=True))
             streams = self.mvfa.stem(prepare(images, self.device, self.scaling))
-            self._keep(index, streams)
+            self._keep(members, streams)
             yield streams
 
-    def _keep(self, index: list[int], streams: Tensor) -> None:
-        if self.store is None:
-            capacity = min(self.cache_bytes // (streams[0].numel() * streams.element_size()), len(self.source))
-            self.store = streams.new_empty(capacity, *streams.shape[1:])
-        for i, stream in zip(index, streams, strict=True):
+    def _allocate(self) -> None:
+        """Divide the bound between streams and decoded images."""
+        item, tokens = self.source[0], len(self.mvfa.visual.positional_embedding)
+        stream = tokens * self.mvfa.visual.width * torch.float32.itemsize
+        in_memory = item.image.dtype != torch.uint8
+        image = 0 if in_memory else self.source.side**2 * (3 + 1)  # three colours and the mask, a byte each
+        streams, decoded = divide(self.cache_bytes, len(self.source), stream, image)
+        self.store = allocate((streams, tokens, self.mvfa.visual.width), torch.float32, self.device)
+        if decoded:
+            self.decoded = DecodedImages(self.source, len(self.store), decoded)
+
+    def _keep(self, members: list[int], streams: Tensor) -> None:
+        assert self.store is not None
+        for i, stream in zip(members, streams, strict=True):
             if i < len(self.store):
                 self.store[i] = stream
                 self.kept[i] = True
@@ -104,7 +122,8 @@ class Streams:
     def _merge(self, group: list[int], missing: list[int], fresh: Tensor | None) -> Tensor:
         """Streams of a group of which some were kept before, in the group's order."""
         assert self.store is not None
-        streams = self.store[torch.tensor([i if i not in missing else 0 for i in group], device=self.store.device)]
+        rows = torch.tensor([i if i not in missing else 0 for i in group], device=self.store.device)
+        streams = self.store[rows].to(self.device)
         if fresh is not None:
             streams[[group.index(i) for i in missing]] = fresh
         return streams

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     support = Support(shots, run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
     memory = run.streams(support, options.test_batch_size)
-    evaluation = run.test(run.streams(tests, options.test_batch_size), memory=memory)
+    evaluation = run.test(run.streams(tests, options.test_batch_size, reused=False), memory=memory)
 
     print(lines(options.obj, evaluation))
     return run.finish(evaluation, tests, shots=shots.names())

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     support = Support(shots, run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
     train_streams = run.streams(support, options.batch_size)
-    test_streams = run.streams(tests, options.test_batch_size)
+    test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
     text = {run.info.noun: run.text(run.info.noun)}
 
     for epoch in range(1, options.epoch + 1):

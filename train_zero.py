@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     train_set = zero_shot_set(options.data_path, run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
     train_streams = run.streams(train_set, options.batch_size)
-    test_streams = run.streams(tests, options.test_batch_size)
+    test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
     text = {other.noun: run.text(other.noun) for other in others(run.info)}
 
     for epoch in range(1, options.epoch + 1):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,17 @@ from torch import Tensor
 
 from errors import UserError
 
+# whatever a missing, cut or foreign file makes torch.load raise
+LOAD_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    pickle.UnpicklingError,
+)
 ROTATIONS = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)
 SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))  # in halves of the image side
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor
 from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower
 from CLIP.transformers_names import from_transformers, is_transformers
 from errors import UserError
+from utils import LOAD_ERRORS
 
 CONFIGS = Path(__file__).with_name("model_configs")
 WEIGHTS = Path(__file__).with_name("ckpt")
@@ -79,7 +79,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except LOAD_ERRORS as error:
         reason = str(error).split("\n")[0][:120]
         raise UserError(f"{path} is not a readable weight file ({reason}); download it again") from error
     except Exception as error:  # safetensors raises a type of its own that is not always installed

@@ -39,6 +39,14 @@ def random_state(config: ClipConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """No test reads or fills the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory) -> Path:
     """A weight file of a CLIP with four narrow blocks."""
