@@ -13,7 +13,7 @@ from CLIP import MVFA
 from CLIP.adapter import BRANCHES
 from CLIP.weights import check_state
 from errors import UserError
-from utils import LOAD_ERRORS
+from utils import LOAD_ERRORS, write_whole
 
 FORMAT = 1
 KEYS = tuple(f"{branch}_adapters" for branch in BRANCHES)

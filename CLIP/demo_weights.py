@@ -14,9 +14,9 @@ import torch
 from scipy.fft import idctn
 from torch import Tensor
 
-from checkpoint import write_whole
 from CLIP.model import CLIP, ClipConfig
 from CLIP.weights import WEIGHTS, model_config
+from utils import write_whole
 
 NAME = "ViT-demo"
 
