@@ -19,6 +19,8 @@ from streams import Batch, Streams
 
 ADAM_BETAS = (0.5, 0.999)
 
+VALUES = ("logits", "distance", "text_scores", "memory_scores")  # the tensors of Predictions
+
 Report = Callable[[float], None]
 
 
@@ -38,11 +40,12 @@ class Trainer:
         return loss
 
     def step(self, batch: Batch, streams: Streams, text: Mapping[str, Tensor]) -> float:
-        """One step of both optimisers on the mean loss of a batch; returns it. UserError if it is not finite.
+        """One step of both optimisers on the mean loss of a step's images; returns this rank's part of it.
 
-        Images of objects without masks come first: what the seg adapters receive from them is discarded.
+        Images of objects without masks come first: what the seg adapters receive from them is discarded. Gradients are
+        summed over ranks. Raises UserError if the loss is not finite.
         """
-        source, total = streams.source, 0.0
+        source, world, total = streams.source, streams.world, 0.0
         masked = source.masked[batch.members]
         for has_masks in (False, True):
             rows = (masked == has_masks).nonzero().squeeze(1)
@@ -53,18 +56,20 @@ class Trainer:
             masks = streams.masks(index.tolist()).to(streams.device) if has_masks else None
             sentences = torch.stack([text[source.nouns[i]] for i in index.tolist()])
             stream = batch.stream[rows.to(streams.device)]
-            loss = self.loss(stream, source.labels[index].to(streams.device), masks, sentences).sum() / len(
-                batch.members
-            )
+            losses = self.loss(stream, source.labels[index].to(streams.device), masks, sentences)
+            loss = losses.sum() / batch.total
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):
             raise UserError(f"the loss became {total}; lower --learning_rate or use --precision fp32")
-        self.optimisers["det"].step()
-        if masked.any():
-            self.optimisers["seg"].step()
-        self.optimisers["det"].zero_grad()
-        self.optimisers["seg"].zero_grad()
+        if not masked.any():
+            self.optimisers["seg"].zero_grad()
+        (any_masked,) = world.total([float(masked.sum())], streams.device)
+        for branch in BRANCHES if any_masked else ("det",):
+            world.sum_gradients(self.mvfa.adapters(branch).parameters())
+            self.optimisers[branch].step()
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad()
         return total
 
 
@@ -75,10 +80,11 @@ def train(
     total = 0.0
     for batch in streams.batches(order):
         loss = trainer.step(batch, streams, text)
-        total += loss * len(batch.members)
+        total += loss * batch.total
         if report is not None:
             report(loss)
-    return total / len(order)
+    (summed,) = streams.world.total([total], streams.device)
+    return summed / len(order)
 
 
 @torch.no_grad()
@@ -88,7 +94,11 @@ def build_memory(
     """Memory bank of the given (normal) images: L times [M, E] of norm 1."""
     parts = [mvfa(batch.stream, (branch,)) for batch in streams.batches(rows)]
     tokens = [torch.cat(level) for level in zip(*(getattr(part, branch) for part in parts), strict=True)]
-    return scoring.normalise_bank(tokens, class_token)
+    bank = scoring.normalise_bank(tokens, class_token)
+    if streams.world.size == 1:
+        return bank
+    shares = streams.world.everyone([level.cpu() for level in bank])
+    return [torch.cat(level).to(streams.device) for level in zip(*shares, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,13 @@ class ScoreForm:
 
 @dataclass
 class Predictions:
-    """Patch-level values of a test set, from which maps of any size are made again.
+    """Patch-level values of a test set, from which maps of any size are made again, in the order of `members`.
 
     logits [n, L, N] and distance [n, N] only where the object has masks; text_scores and memory_scores [n].
     """
 
     form: ScoreForm
+    members: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     distance: list[Tensor] = field(default_factory=list)
     text_scores: list[Tensor] = field(default_factory=list)
@@ -132,6 +143,9 @@ def predict(
     fused_map = masks and bank is not None and form.image_score == "mean"  # the image score is the map's maximum
     branches = [b for b, used in zip(BRANCHES, (masks, not fused_map), strict=True) if used]
     for batch in streams.batches():
+        if not len(batch.members):
+            continue
+        found.members.extend(batch.members.tolist())
         features = mvfa(batch.stream, branches)
         if masks:
             found.logits.append(scoring.text_logits(features.seg, text))
@@ -149,3 +163,22 @@ def predict(
         if report is not None:
             report(len(batch.members))
     return found
+
+
+def gather(found: Predictions, streams: Streams) -> Predictions:
+    """The predictions and masks of all ranks at the first one, in the order of the set; elsewhere this rank's own."""
+    if streams.world.size == 1:
+        return found
+    mine = {name: [part.cpu() for part in getattr(found, name)] for name in VALUES}
+    shares = streams.world.collect((found.members, mine, streams.known_masks))
+    if shares is None:
+        return found
+    members = [member for share, _, _ in shares for member in share]
+    order, together = torch.tensor(members).argsort(), Predictions(found.form, sorted(members))
+    for name in VALUES:
+        parts = [part for _, values, _ in shares for part in values[name]]
+        if parts:
+            getattr(together, name).append(torch.cat(parts)[order].to(streams.device))
+    for _, _, masks in shares:
+        streams.known_masks.update(masks)
+    return together

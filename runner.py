@@ -1,5 +1,6 @@
 """What the four scripts share: options to a model, streams and scores, and what a run leaves behind."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,8 @@ from dataset.folder import ImageSet
 from dataset.items import ImageSource
 from dataset.medical_few import Support
 from dataset.shots import Shots
-from engine import Trainer, build_memory, predict, train
+from distributed import LostProcessError, World, join, leave
+from engine import Trainer, build_memory, gather, predict, train
 from errors import UserError
 from evaluation import Evaluation, evaluate
 from options import Options
@@ -42,13 +44,17 @@ def load_clip(
     return create_model(name, path, image_size=side, activation=activation, device=device, precision=precision)
 
 
-@lru_cache(maxsize=32)
 def load_text(clip: CLIP, noun: str, weights: str, precision: str, folder: Path | None) -> Tensor:
-    """`text_features`, kept on disk, and for the next run of the same process."""
+    """`text_features`, kept on disk."""
     settings = {"activation": clip.activation, "precision": precision, "sentences": sentence_groups(noun)}
     key = text_key(weights, **settings)
     stored = stored_text(folder, key, clip.config.embed_dim, lambda: text_features(clip, noun))
     return stored.to(clip.device)
+
+
+def show(total: int, told: str, unit: str, world: World) -> tqdm:
+    """A progress bar, at the first rank only."""
+    return tqdm(total=total, desc=told, unit=unit, leave=False, disable=not world.first)
 
 
 @dataclass
@@ -65,6 +71,8 @@ class Run:
     def __post_init__(self) -> None:
         options = self.options
         self.info: Info = info(options.obj)
+        self.world = join()
+        self._text: dict[str, Tensor] = {}
         self.generator = set_seed(options.seed)
         self.device = choose_device(options.device)
         cuda = self.device.type == "cuda"
@@ -87,8 +95,10 @@ class Run:
 
     def text(self, noun: str) -> Tensor:
         """Text features [E, 2] of a noun."""
-        folder = self.options.cache_dir / "text" if self.options.cache_gb else None
-        return load_text(self.clip, noun, weight_hash(self.weights), self.precision, folder)
+        if noun not in self._text:
+            folder = self.options.cache_dir / "text" if self.options.cache_gb else None
+            self._text[noun] = load_text(self.clip, noun, weight_hash(self.weights), self.precision, folder)
+        return self._text[noun]
 
     def streams(self, source: ImageSource, batch_size: int, *, reused: bool = True) -> Streams:
         """Batches of streams of an image set; those of a set that is not read again are not kept."""
@@ -99,7 +109,8 @@ class Run:
             batch_size=batch_size,
             scaling=self.options.recipe.scaling,
             workers=self.workers,
-            cache_gb=self.options.cache_gb if reused else 0.0,
+            cache_gb=self.options.cache_gb / self.world.size if reused else 0.0,
+            world=self.world,
         )
 
     def about(self) -> dict[str, Any]:
@@ -131,8 +142,8 @@ class Run:
 
     def train(self, streams: Streams, text: dict[str, Tensor], order: Sequence[int], told: str) -> float:
         """Train on the images of `order` under a progress bar; returns the mean loss."""
-        steps = -(-len(order) // streams.batch_size)
-        with tqdm(total=steps, desc=told, unit="step", leave=False) as bar:
+        steps = -(-len(order) // (streams.batch_size * self.world.size))
+        with show(steps, told, "step", self.world) as bar:
 
             def report(loss: float) -> None:
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
@@ -147,7 +158,7 @@ class Run:
             assert isinstance(memory.source, Support)
             branch = "seg" if self.info.masks else "det"
             bank = build_memory(self.mvfa, memory, memory.source.normal, branch, recipe.bank_class_token)
-        with tqdm(total=len(streams), desc="test", unit="image", leave=False) as bar:
+        with show(-(-len(streams) // self.world.size), "test", "image", self.world) as bar:
             found = predict(
                 self.mvfa,
                 streams,
@@ -157,24 +168,28 @@ class Run:
                 form=recipe.score_form,
                 report=lambda images: bar.update(int(images)),
             )
-        return evaluate(found, streams)
+        everything = gather(found, streams)
+        return self.world.from_first(lambda: evaluate(everything, streams))
 
     def keep(self, evaluation: Evaluation, epoch: float, shots: Shots | None = None) -> None:
         """Note an evaluation after `epoch` epochs; if the recipe chooses it, write the checkpoint."""
-        print(results.lines(self.options.obj, evaluation), flush=True)
+        if self.world.first:
+            print(results.lines(self.options.obj, evaluation), flush=True)
         self.history.append(
             {"epoch": epoch, "image_auroc": evaluation.image_auroc, "pixel_auroc": evaluation.pixel_auroc}
         )
         if self.options.recipe.select == "test" and self.best and evaluation.selection <= self.best.selection:
             return
         self.best, self.best_epoch = evaluation, epoch
-        if self.options.save_model:
+        if self.options.save_model and self.world.first:
             details = {"seed": self.options.seed, "epoch": epoch, "versions": results.versions()}
             details |= {"shots": shots.names() if shots else None, "options": self.options.as_dict()}
             checkpoint.save(self.options.checkpoint, checkpoint.adapter_state(self.mvfa), self.about() | details)
 
     def finish(self, evaluation: Evaluation, tests: ImageSet, **more: Any) -> Evaluation:
         """Write metrics.json and scores.csv and say where they are."""
+        if not self.world.first:
+            return evaluation
         out, data = self.options.out, self.options.data_path
         content = {
             "image_auroc": evaluation.image_auroc,
@@ -186,6 +201,7 @@ class Run:
             "options": self.options.as_dict() | {"device": str(self.device), "precision": self.precision},
             "versions": results.versions(),
             "weights": {"file": str(self.weights), "sha256": weight_hash(self.weights)},
+            "processes": self.world.size,
             "seconds": round(time.perf_counter() - self.started, 3),
             "peak_memory_bytes": results.peak_memory(),
         }
@@ -197,12 +213,20 @@ class Run:
 
 
 def command(main: Callable[[], Any]) -> None:
-    """Run a script's main: a user's mistake is one line and exit status 2, Ctrl-C exit status 130."""
+    """Run a script's main: a user's mistake is one line and exit status 2, Ctrl-C exit status 130.
+
+    The loss of another process of the run is told in one line, too, with exit status 1.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # torchrun ends the others so when one has failed
     try:
         main()
+        leave()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except LostProcessError as error:
+        print(f"error: another process was lost ({error}); files written so far are whole", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; files written so far are whole", file=sys.stderr)
         sys.exit(INTERRUPTED)

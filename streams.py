@@ -14,16 +14,21 @@ from torch.utils.data import DataLoader, Dataset
 from caches import DecodedImages, allocate, divide
 from CLIP import MVFA
 from dataset.items import ImageSource, Item, unpack_masks
+from distributed import World
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Batch(NamedTuple):
-    """Indices of the images [B] int64 on the CPU, streams [B, 1 + N, D] on the model's device."""
+    """Indices of the images [B] int64 on the CPU, streams [B, 1 + N, D] on the model's device.
+
+    `total` counts the images of this step on all ranks; B may be 0 where other ranks have images.
+    """
 
     members: Tensor
     stream: Tensor
+    total: int
 
 
 def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tensor:
@@ -52,8 +57,9 @@ class Streams:
         scaling: str = "none",
         workers: int = 0,
         cache_gb: float = 0.0,
+        world: World | None = None,
     ) -> None:
-        self.source, self.mvfa, self.device = source, mvfa, device
+        self.source, self.mvfa, self.device, self.world = source, mvfa, device, world or World()
         self.batch_size, self.scaling, self.workers = batch_size, scaling, workers
         self.cache_bytes = int(cache_gb * 1e9)
         self.kept = torch.zeros(len(source), dtype=torch.bool)
@@ -64,28 +70,32 @@ class Streams:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def known_masks(self) -> dict[int, bytes]:
+        """Packed masks of the images that have been in a batch, by index."""
+        return self._masks
+
     def masks(self, index: Sequence[int]) -> Tensor:
         """Masks [B, S, S] bool of images that have been in a batch."""
         return unpack_masks([self._masks[i] for i in index], self.source.side)
 
     def batches(self, order: Sequence[int] | None = None) -> Iterator[Batch]:
-        """Every image of `order` (default: all, by index), `batch_size` at a time."""
-        order = range(len(self.source)) if order is None else order
-        groups = [list(order[i : i + self.batch_size]) for i in range(0, len(order), self.batch_size)]
-        unknown = [[i for i in group if not self.kept[i]] for group in groups]
+        """The rank's share of `order` (default: all images, by index), `batch_size` at a time."""
+        shares = self.world.share(range(len(self.source)) if order is None else order, self.batch_size)
+        if self.store is None:
+            self._allocate()
+        unknown = [[i for i in group if not self.kept[i]] for group, _ in shares]
         fresh = self._load([group for group in unknown if group])
-        for group, missing in zip(groups, unknown, strict=True):
+        for (group, total), missing in zip(shares, unknown, strict=True):
             streams = next(fresh) if missing else None
             if streams is None or len(missing) < len(group):
                 streams = self._merge(group, missing, streams)
-            yield Batch(torch.tensor(group), streams)
+            yield Batch(torch.tensor(group, dtype=torch.int64), streams, total)
 
     def _load(self, groups: list[list[int]]) -> Iterator[Tensor]:
         """Decode, run the stem, keep what fits."""
         if not groups:
             return
-        if self.store is None:
-            self._allocate()
         dataset: Dataset[Item] = self.decoded  # type: ignore[assignment]  # a loader needs the two methods only
         loader = DataLoader(
             dataset,
@@ -122,7 +132,7 @@ class Streams:
     def _merge(self, group: list[int], missing: list[int], fresh: Tensor | None) -> Tensor:
         """Streams of a group of which some were kept before, in the group's order."""
         assert self.store is not None
-        rows = torch.tensor([i if i not in missing else 0 for i in group], device=self.store.device)
+        rows = torch.tensor([i if i not in missing else 0 for i in group], dtype=torch.int64, device=self.store.device)
         streams = self.store[rows].to(self.device)
         if fresh is not None:
             streams[[group.index(i) for i in missing]] = fresh

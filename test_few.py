@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     memory = run.streams(support, options.test_batch_size)
     evaluation = run.test(run.streams(tests, options.test_batch_size, reused=False), memory=memory)
 
-    print(lines(options.obj, evaluation))
+    if run.world.first:
+        print(lines(options.obj, evaluation))
     return run.finish(evaluation, tests, shots=shots.names())
 
 

@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     tests = evaluation_set(options.data_path, run.info, options.img_size)
     evaluation = run.test(run.streams(tests, options.test_batch_size, reused=False))
 
-    print(lines(options.obj, evaluation))
+    if run.world.first:
+        print(lines(options.obj, evaluation))
     return run.finish(evaluation, tests)
 
 

@@ -2,7 +2,9 @@
 
     python train_zero.py --obj Liver
 
-The test set is scored before the first step of an epoch and after each fifth of its steps but the last.
+The test set is scored before the first step of an epoch and after each fifth of its steps but the last. With
+`torchrun --nproc_per_node N train_zero.py ...` a step takes --batch_size images from each process, and its gradient is
+the mean over all of them.
 """
 
 from collections.abc import Sequence
@@ -13,16 +15,16 @@ import torch
 from dataset.medical_few import evaluation_set
 from dataset.medical_zero import others, zero_shot_set
 from evaluation import Evaluation
-from options import Options, parse
+from options import parse
 from runner import Run, command
 
 PARTS = 5  # of an epoch, each preceded by a test
 
 
-def parts(order: list[int], options: Options) -> list[list[int]]:
-    """An epoch's images in five parts of whole batches; the last takes what is left."""
-    steps = -(-len(order) // options.batch_size)
-    size = max(1, steps // PARTS) * options.batch_size
+def parts(order: list[int], step: int) -> list[list[int]]:
+    """An epoch's images in five parts of whole steps of `step` images; the last takes what is left."""
+    steps = -(-len(order) // step)
+    size = max(1, steps // PARTS) * step
     cuts = [min(i * size, len(order)) for i in range(PARTS)] + [len(order)]
     return [order[a:b] for a, b in pairwise(cuts)]
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     for epoch in range(1, options.epoch + 1):
         order = torch.randperm(len(train_set), generator=run.generator).tolist()
         loss = 0.0
-        for part, images in enumerate(parts(order, options)):
+        for part, images in enumerate(parts(order, options.batch_size * run.world.size)):
             if options.recipe.select == "test":
                 run.keep(run.test(test_streams), epoch - 1 + part / PARTS)
             if images:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower
@@ -71,21 +73,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Names and tensors of a weight file, memory-mapped where the format allows. UserError if it is none."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # only here: few files need it
-
             state: Any = load_file(path)
         elif is_torchscript(path):
             with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the published form is an old one
                 state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except LOAD_ERRORS as error:
+    except (*LOAD_ERRORS, SafetensorError) as error:
         reason = str(error).split("\n")[0][:120]
         raise UserError(f"{path} is not a readable weight file ({reason}); download it again") from error
-    except Exception as error:  # safetensors raises a type of its own that is not always installed
-        if type(error).__module__.startswith("safetensors"):
-            raise UserError(f"{path} is not a readable safetensors file; download it again") from error
-        raise
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -51,7 +51,7 @@ def write_standin(folder: Path) -> None:
     state = {name: value(name, shape).half() for name, shape in shapes.items()}
     state |= {name: torch.tensor(n) for name, n in PUBLISHED_INTEGERS.items()}
     torch.save(state, folder / "standin.pt")
-    adapters = {}
+    adapters: dict[str, dict[str, torch.Tensor]] = {}
     for branch in ("seg", "det"):
         for level in range(4):
             for name, shape in (("fc1.0.weight", (768, 1024)), ("fc2.0.weight", (1024, 768))):

@@ -10,7 +10,7 @@ SCRIPTS = {"train_few", "test_few", "train_zero", "test_zero", "demo"}
 LAYERS = [  # each may import those before it, and itself
     {"errors"},
     {"prompt", "CLIP", "dataset", "utils"},
-    {"scoring", "caches"},
+    {"scoring", "caches", "distributed"},
     {"loss"},
     {"streams", "engine"},
     {"metrics"},
