@@ -78,9 +78,9 @@ class Bench:
     def loss(self) -> float:
         """Mean loss of the support set with the given adapters."""
         trainer, losses = Trainer(self.mvfa(), Objective(), 0.0), []
-        for members, stream in self.support_streams.batches():
-            masks = self.support.masks[members] if self.info.masks else None
-            losses.append(trainer.loss(stream, self.support.labels[members], masks, self.text))
+        for batch in self.support_streams.batches():
+            masks = self.support.masks[batch.members] if self.info.masks else None
+            losses.append(trainer.loss(batch.stream, self.support.labels[batch.members], masks, self.text))
         return torch.cat(losses).mean().item()
 
     def train(self, rate: float, steps: int = 44, **settings) -> tuple[list[float], MVFA]:

@@ -1,0 +1,138 @@
+"""The yardstick of the benchmarks computes this project's numbers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoint
+import train_few
+from benchmarks import baseline
+from benchmarks.baseline_network import load
+from CLIP import MVFA, create_model
+from dataset.catalog import info
+from dataset.medical_few import Support, evaluation_set
+from dataset.shots import choose_shots
+from engine import ScoreForm, Trainer, build_memory, predict, train
+from evaluation import evaluate
+from loss import Objective
+from prompt import text_features
+from streams import Streams
+from tests.conftest import TOLERANCE
+
+CPU = torch.device("cpu")
+SIDE = 40  # not the side of the tiny network's position grid, so that resizing it shows
+LEVELS = (1, 2, 3, 4)
+OBJECTS = ["Brain", "Chest"]  # with masks and without
+
+
+def assert_near(got, expected) -> None:
+    got, expected = (torch.as_tensor(x, dtype=torch.float32) for x in (got, expected))
+    torch.testing.assert_close(got, expected, **TOLERANCE[torch.float32])
+
+
+class Both:
+    """One object, one support set and the same adapters in the yardstick and in the program."""
+
+    def __init__(self, weights, root, obj: str) -> None:
+        self.info = info(obj)
+        shots = choose_shots(root / "data", self.info, 2, lists=root / "fewshot_seed")
+        self.support = Support(shots, self.info, SIDE)
+        self.tests = evaluation_set(root / "data", self.info, SIDE)
+        self.model = load(weights, SIDE, LEVELS)
+        self.clip = create_model(None, weights, image_size=SIDE)
+        self.mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS)
+        theirs = {f"{b}_adapters": getattr(self.model, f"{b}_adapters").state_dict() for b in ("seg", "det")}
+        checkpoint.apply(self.mvfa, checkpoint.Checkpoint(theirs, {}, weights))
+        self.text = text_features(self.clip, self.info.noun)
+
+    def streams(self, source) -> Streams:
+        return Streams(source, self.mvfa, device=CPU, batch_size=3)
+
+    def bank(self) -> list[torch.Tensor]:
+        branch = "seg" if self.info.masks else "det"
+        return build_memory(self.mvfa, self.streams(self.support), self.support.normal, branch)
+
+    def results(self, few: bool):
+        """What the yardstick and the program find on the test split."""
+        kept, images = baseline.Kept(), self.support.images[self.support.normal]
+        bank = baseline.build_bank(self.model, images, self.info.masks) if few else None
+        for record in self.tests.records:
+            baseline.score_image(self.model, record, self.text, bank, SIDE, kept)
+        streams = self.streams(self.tests)
+        bank = self.bank() if few else None
+        found = predict(self.mvfa, streams, self.text, bank, masks=self.info.masks, form=ScoreForm())
+        return baseline.evaluate(kept), evaluate(found, streams)
+
+
+@pytest.fixture(params=OBJECTS)
+def both(request, tiny_path, demo_root) -> Both:
+    return Both(tiny_path, demo_root, request.param)
+
+
+def test_text_features(both):
+    assert_near(baseline.text_features(both.model, both.info.noun), both.text)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_scores_and_aurocs(both, few):
+    theirs, ours = both.results(few)
+    assert np.ptp(theirs.scores) > 0.1
+    assert_near(theirs.scores, ours.scores)
+    assert theirs.image_auroc == pytest.approx(ours.image_auroc, abs=1e-9)
+    assert (theirs.pixel_auroc is None) == (ours.pixel_auroc is None) == (not both.info.masks)
+    if ours.pixel_auroc is not None:
+        # the yardstick subtracts two logits near 100 only after they are rounded, the program before
+        assert theirs.pixel_auroc == pytest.approx(ours.pixel_auroc, abs=1e-5)
+
+
+def test_bank_holds_class_tokens(both):
+    images = both.support.images[both.support.normal]
+    bank = baseline.build_bank(both.model, images, both.info.masks)
+    assert bank[0].shape == (22 * (1 + 25), 64)
+    for level, expected in zip(bank, both.bank(), strict=True):
+        assert_near(torch.nn.functional.normalize(level, dim=1), expected)
+
+
+def test_losses_of_the_first_steps(both):
+    training = baseline.Training(both.model, 1e-3)
+    order, theirs, ours = torch.randperm(len(both.support)).tolist()[:12], [], []
+    for i in order:
+        mask = both.support.masks[i] if both.info.masks else None
+        theirs.append(training.step(both.support.images[i], both.support.labels[i], mask, both.text))
+    streams = both.streams(both.support)
+    streams.batch_size = 1
+    train(Trainer(both.mvfa, Objective(), 1e-3), streams, {both.info.noun: both.text}, order, ours.append)
+    assert len(set(ours)) == len(ours)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)  # rounding grows from step to step
+    backbone = both.model.network.visual.conv1.weight
+    assert backbone.grad is not None  # computed, never used, never cleared
+    assert backbone.grad.abs().max() > 0
+
+
+def test_attention_maps_are_returned(both):
+    pooled, _, _, maps = both.model(both.support.images[:1])
+    assert [m.shape for m in maps] == [(1, 1, 26, 26)] * 4
+    assert_near(maps[0].detach().sum(dim=-1), torch.ones(1, 1, 26))
+    assert pooled.shape == (1, 64)
+
+
+@pytest.mark.parametrize("obj", OBJECTS)
+def test_whole_runs_agree(tiny_path, demo_root, tmp_path, capsys, obj):
+    flags = ["--obj", obj, "--shot", 2, "--epoch", 2, "--img_size", SIDE, "--features_list", *LEVELS, "--seed", 7]
+    flags += ["--data_path", demo_root / "data", "--fewshot_path", demo_root / "fewshot_seed"]
+    flags += ["--clip_path", tiny_path, "--save_path", tmp_path / "ckpt"]
+    flags = [str(flag) for flag in [*flags, "--learning_rate", 1e-5]]  # so low that rounding does not grow
+    ours = train_few.main([*flags, "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    theirs = baseline.main(flags)
+    assert capsys.readouterr().out.count(f"{obj} AUC : ") == printed.count(f"{obj} AUC : ") == 2
+    history = json.loads((tmp_path / "out" / "metrics.json").read_text())["evaluations"]
+    for result, expected in zip(theirs, history, strict=True):
+        assert result.image_auroc == pytest.approx(expected["image_auroc"], abs=1e-9)
+        assert result.pixel_auroc == pytest.approx(expected["pixel_auroc"], abs=1e-4)
+    best = max(theirs, key=baseline.Result.selection)
+    np.testing.assert_allclose(best.scores, ours.scores, atol=1e-3)
+    saved = checkpoint.load(tmp_path / "ckpt" / f"{obj}.pth")
+    assert len(saved.adapters["seg_adapters"]) == 2 * len(LEVELS)

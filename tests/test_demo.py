@@ -1,0 +1,102 @@
+"""The embedded default: images that brightness alone does not explain, and the whole program on them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import demo
+from CLIP import weights
+from CLIP.demo_weights import NAME, demo_state
+from dataset.catalog import CATALOG, info
+from dataset.demo import write_demo
+from dataset.folder import list_split
+
+MASKED = [name for name, entry in CATALOG.items() if entry.masks]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A run of the demo with one object in the table."""
+    root = tmp_path_factory.mktemp("demo_run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "WEIGHTS", root)
+        patch.setattr("CLIP.demo_weights.WEIGHTS", root)
+        demo.main(["--root", str(root / "demo"), "--objects", "Liver"])
+    return root / "demo"
+
+
+def grey(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L").resize((60, 60), Image.Resampling.BILINEAR), dtype=np.float64)
+
+
+def threshold_auroc(data, name: str) -> tuple[float, float | None]:
+    """The best that a threshold on grey values can do, bright or dark: image AUROC of the mean, pixel AUROC."""
+    records = list_split(data, info(name), "test")
+    images = [grey(r.image) for r in records]
+    by_image = roc_auc_score([r.label for r in records], [image.mean() for image in images])
+    if not info(name).masks:
+        return max(by_image, 1 - by_image), None
+    masks = [np.zeros((60, 60)) if r.mask is None else grey(r.mask) for r in records]
+    by_pixel = roc_auc_score(np.stack(masks).ravel() > 127, np.stack(images).ravel())
+    return max(by_image, 1 - by_image), max(by_pixel, 1 - by_pixel)
+
+
+def table(root) -> dict[str, list[str]]:
+    rows = [line for line in (root / "table.md").read_text().splitlines() if line.startswith(("| few", "| zero"))]
+    return {row.split("|")[1].split()[0]: row.split("|")[2:-1] for row in rows}
+
+
+def test_the_model_beats_a_threshold(root):
+    image, pixel = threshold_auroc(root / "data", "Liver")
+    for row in table(root).values():
+        model_image, model_pixel = (float(value) / 100 for value in row[0].split("/"))
+        assert model_image > image + 0.1
+        assert model_pixel > pixel + 0.1
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_brightness_alone_does_not_tell(root, name):
+    image, pixel = threshold_auroc(root / "data", name)
+    assert image < 0.75
+    assert pixel is None or pixel < 0.75
+
+
+def test_the_demo_reaches_its_figures(root):
+    for kind, (image, pixel) in {"few-shot": (0.85, 0.9), "zero-shot": (0.7, 0.7)}.items():
+        got = [float(value) / 100 for value in table(root)[kind][0].split("/")]
+        assert got[0] >= image
+        assert got[1] >= pixel
+
+
+def test_a_second_demo_keeps_the_images(root):
+    before = {path: path.stat().st_mtime_ns for path in (root / "data").rglob("*.png")}
+    demo.prepare(root)
+    assert {path: path.stat().st_mtime_ns for path in (root / "data").rglob("*.png")} == before
+
+
+def test_images_depend_on_their_place_alone(tmp_path):
+    write_demo(tmp_path / "a", valid=2, test=2, shots=(2,))
+    write_demo(tmp_path / "b", valid=2, test=3, shots=(2,))
+    for path in sorted((tmp_path / "a").rglob("*.png")):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    contents = [path.read_bytes() for path in (tmp_path / "a").rglob("img/*.png")]
+    assert len(set(contents)) == len(contents) == 6 * 8
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_lesions_have_masks_of_a_sensible_size(demo_root, name):
+    for record in list_split(demo_root / "data", info(name), "test"):
+        if record.label:
+            share = (grey(record.mask) > 127).mean()
+            assert 0.01 < share < 0.3
+
+
+def test_demo_weights_are_seeded_and_small(demo_weights):
+    assert demo_weights.stat().st_size < 20e6
+    stored = torch.load(demo_weights, weights_only=True)
+    for name, value in demo_state().items():
+        assert torch.equal(stored[name], value)
+    assert NAME in weights.known_models()
