@@ -2,13 +2,19 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint types clean
+.PHONY: demo test parity bench lint types clean
 
 demo: $(VENV)/run.stamp
 	$(RUN) demo.py
 
 test: $(VENV)/dev.stamp
 	$(RUN) -m pytest
+
+parity: $(VENV)/dev.stamp
+	$(RUN) -m pytest tests/test_parity.py -v
+
+bench: $(VENV)/dev.stamp
+	$(RUN) -m benchmarks.bench
 
 lint: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .

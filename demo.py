@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+import torch
+
 import test_few
 import test_zero
 import train_few
@@ -70,21 +72,20 @@ def prepare(root: Path) -> None:
 
 def evaluate(root: Path, setting: str, name: str, shot: int, seed: int) -> Evaluation:
     """Train and test one object by the scripts' own mains; what `test_*` found."""
-    few = setting == FEW
-    run = f"{name}-{shot}shot" if few else name
+    run = f"{name}-{shot}shot" if setting == FEW else name
     shared = f"--obj {name} {MODEL} --seed {seed}".split()
     shared += [f"--data_path={root}/data", f"--save_path={root}/ckpt/{setting}-shot", f"--cache_dir={root}/cache"]
-    shared += [f"--shot={shot}", f"--fewshot_path={root}/fewshot_seed"] if few else []
+    shared += [f"--shot={shot}", f"--fewshot_path={root}/fewshot_seed"] if setting == FEW else []
     train, test = SCRIPTS[setting]
     print(f"\ntrain_{setting}.py, test_{setting}.py --obj {name}", flush=True)
     train.main([*shared, *TRAINING[setting].split(), f"--out={root}/results/train_{setting}/{run}"])
     return test.main([*shared, f"--out={root}/results/test_{setting}/{run}"])
 
 
-def cell(image: Sequence[float], pixel: Sequence[float | None]) -> str:
+def cell(group: list[Evaluation]) -> str:
     """Means in percent: image AUROC, and pixel AUROC where there are masks."""
-    masked = [value for value in pixel if value is not None]
-    return f"{100 * fmean(image):.2f}" + (f" / {100 * fmean(masked):.2f}" if masked else "")
+    image, pixel = [e.image_auroc for e in group], [e.pixel_auroc for e in group if e.pixel_auroc is not None]
+    return f"{100 * fmean(image):.2f}" + (f" / {100 * fmean(pixel):.2f}" if pixel else "")
 
 
 def table(rows: dict[str, dict[str, Evaluation]]) -> str:
@@ -94,8 +95,7 @@ def table(rows: dict[str, dict[str, Evaluation]]) -> str:
     lines += ["| | " + " | ".join([*names, "average"]) + " |", "|---" * (len(names) + 2) + "|"]
     for title, row in rows.items():
         groups = [[row[name]] for name in names] + [list(row.values())]
-        cells = [cell([e.image_auroc for e in group], [e.pixel_auroc for e in group]) for group in groups]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {title} | " + " | ".join(map(cell, groups)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,10 +103,9 @@ def main(argv: Sequence[str] | None = None) -> str:
     """Run all; returns the table, which is printed and written to table.md."""
     options = parse(argv)
     prepare(options.root)
-    objects = [name for name in COLUMNS if name in options.objects]
     titles = {FEW: f"few-shot ({options.shot}-shot)", ZERO: "zero-shot"}
     rows = {
-        title: {name: evaluate(options.root, setting, name, options.shot, options.seed) for name in objects}
+        title: {name: evaluate(options.root, setting, name, options.shot, options.seed) for name in options.objects}
         for setting, title in titles.items()
     }
     text = table(rows)
@@ -116,4 +115,5 @@ def main(argv: Sequence[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # the network is so small that threads mostly wait for one another
     command(main)
