@@ -96,9 +96,9 @@ def demo_state(config: ClipConfig) -> dict[str, Tensor]:
     return {name: tensor.half() for name, tensor in state.items()}
 
 
-def write_demo_weights(folder: Path = WEIGHTS) -> Path:
+def write_demo_weights(folder: Path | None = None) -> Path:
     """Write the weight file, the same to the byte each time; returns its path."""
-    path, content = folder / f"{NAME}.pt", io.BytesIO()
+    path, content = (folder or WEIGHTS) / f"{NAME}.pt", io.BytesIO()
     torch.save(demo_state(model_config(NAME)), content)  # saved straight to a file, it would hold the file's name
     write_whole(path, lambda partial: partial.write_bytes(content.getvalue()))
     return path

@@ -16,7 +16,7 @@ from dataset.folder import LABELS, list_images
 BRAIN_IMAGES = 3_715
 BYTES_PER_MAP = 5.6e6  # what the baseline was seen to need for each map of 240 x 240
 SHARE = 0.6  # of the free memory that the baseline may take
-SMALL_SIDE = 128
+SMALL_SIDE = 120
 
 
 def epochs(settings: Settings) -> list[Row]:
