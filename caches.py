@@ -25,7 +25,12 @@ def default_folder() -> Path:
 
 
 def available_memory() -> int:
-    """Free bytes of host memory."""
+    """Bytes of host memory that a program may take: free ones, and where the system tells, those it would give up."""
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        if found:
+            return found[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

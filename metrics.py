@@ -5,7 +5,9 @@ from torch import Tensor
 
 from errors import UserError
 
-EXACT_LIMIT = 2**24  # scores that are sorted; more go into a histogram
+EXACT_LIMIT = 2**23  # scores that are sorted; more go into a histogram, so many at a time
+FLOAT_COUNTS = 2**24  # torch.histc counts in float32, which holds whole numbers up to here
+AREA_CHUNK = 2**20  # places whose counts are multiplied at once
 NOT_FINITE = "a score is not finite; run again with --precision fp32 and check the images"
 BINS = 2**24  # of [0, 1]: as fine as float32 is in its upper half
 
@@ -50,14 +52,17 @@ def auroc(scores: Tensor, labels: Tensor) -> float:
 def area(positives: Tensor, negatives: Tensor) -> tuple[float, float]:
     """AUROC from counts by rising score, and the most by which ties within a count can have moved it.
 
-    Counts [n] int64. Every pair of a positive and a negative in one place counts half, so no order inside the places
+    Integer counts [n]. Every pair of a positive and a negative in one place counts half, so no order inside the places
     could change the area by more than half of those pairs.
     """
     p, n = int(positives.sum()), int(negatives.sum())
     check_labels(p, n)
-    below = negatives.cumsum(0) - negatives
-    tied = float((positives.double() * negatives.double()).sum()) / 2
-    won = float((positives.double() * below.double()).sum())
+    won, tied, below = 0.0, 0.0, 0
+    for abnormal, normal in zip(positives.split(AREA_CHUNK), negatives.split(AREA_CHUNK), strict=True):
+        ranks = normal.cumsum(0, dtype=torch.float64).sub_(normal).add_(below)  # normal scores below each place
+        won += float((abnormal * ranks).sum())
+        tied += float((abnormal.double() * normal).sum()) / 2
+        below += int(normal.sum())
     return (won + tied) / (p * n), tied / (p * n)
 
 
@@ -73,7 +78,7 @@ class StreamingAUROC:
         self.scores: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.held = 0
-        self.counts: tuple[Tensor, Tensor] | None = None
+        self.counts: Tensor | None = None  # [2, bins]: abnormal, all
         self.bound = 0.0
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
@@ -87,14 +92,14 @@ class StreamingAUROC:
             self._spill()
 
     def _spill(self) -> None:
+        """Count what is held, abnormal scores and all."""
         scores, labels = torch.cat(self.scores), torch.cat(self.labels)
-        place = (scores * self.bins).long().clamp_(0, self.bins - 1)
-        if self.counts is None:
-            zeros = torch.zeros(self.bins, dtype=torch.int64, device=scores.device)
-            self.counts = (zeros, zeros.clone())
-        self.counts[0].add_(torch.bincount(place[labels], minlength=self.bins))
-        self.counts[1].add_(torch.bincount(place[~labels], minlength=self.bins))
         self.scores, self.labels, self.held = [], [], 0
+        if self.counts is None:
+            self.counts = torch.zeros(2, self.bins, dtype=torch.int32, device=scores.device)
+        for count, chosen in zip(self.counts, (scores[labels], scores), strict=True):
+            for part in chosen.float().split(FLOAT_COUNTS):
+                count.add_(torch.histc(part, self.bins, 0, 1).int())
 
     def compute(self) -> float:
         """The AUROC of everything added. Raises UserError if a label is missing."""
@@ -102,5 +107,6 @@ class StreamingAUROC:
             return auroc(torch.cat(self.scores), torch.cat(self.labels))
         if self.held:
             self._spill()
-        value, self.bound = area(*self.counts)
+        positives, everything = self.counts
+        value, self.bound = area(positives, everything - positives)
         return value

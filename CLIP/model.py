@@ -51,6 +51,18 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias)
 
 
+class TokenEmbedding(nn.Module):
+    """A row for each token id. Unlike nn.Embedding it draws nothing at random, which on "meta" costs two seconds."""
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids [B, T] -> [B, T, D]."""
+        return F.embedding(tokens, self.weight)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over [B, T, D], fused: no attention map is kept."""
 
@@ -150,7 +162,7 @@ class CLIP(nn.Module):
         self.config, self.activation = config, activation
         self.visual = VisionTransformer(config, ACTIVATIONS[activation])
         self.transformer = Transformer(config.text, ACTIVATIONS[activation])
-        self.token_embedding = nn.Embedding(config.vocab_size, config.text.width)
+        self.token_embedding = TokenEmbedding(config.vocab_size, config.text.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text.width))
         self.ln_final = nn.LayerNorm(config.text.width)
         self.text_projection = nn.Parameter(torch.empty(config.text.width, config.embed_dim))

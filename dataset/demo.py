@@ -3,6 +3,7 @@
 <root>/data/<name>_AD/{valid,test}/{good,Ungood}/img/NNN.png
 <root>/data/<name>_AD/{valid,test}/Ungood/anomaly_mask/NNN.png    objects with masks: 8-bit grey, 0 or 255
 <root>/fewshot_seed/<name>/<K>-shot.txt                           names of K normal and K abnormal valid images
+<root>/data/pictures.png                                          some of each object's images
 """
 
 import zlib
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image as PILImage
+from torchvision.utils import save_image
 
 from dataset.catalog import CATALOG
 from dataset.demo_anatomy import paint
@@ -69,6 +72,17 @@ def write_shots(folder: Path, name: str, valid: int, shots: Sequence[int], *, se
         (folder / f"{count}-shot.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_sheet(path: Path, *, seed: int, side: int = 180) -> None:
+    """Write one picture of the dataset: a row an object, two normal and two abnormal test images, as squares."""
+    pictures = [
+        cv2.resize(picture(name, "test", label, index, seed=seed)[0], (side, side), interpolation=cv2.INTER_AREA)
+        for name in CATALOG
+        for label in LABELS
+        for index in range(2)
+    ]
+    save_image(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255, path, nrow=4, padding=4)
+
+
 def write_demo(
     root: Path,
     *,
@@ -89,3 +103,4 @@ def write_demo(
             for label in LABELS:
                 write_images(root / "data", name, split, label, count, seed=seed, size=size)
         write_shots(root / "fewshot_seed" / name, name, valid, shots, seed=seed)
+    write_sheet(root / "data" / "pictures.png", seed=seed)
