@@ -31,7 +31,7 @@ from prompt import sentence_groups, text_features
 from recipe import SCORING_FIELDS
 from report import results
 from streams import Streams
-from utils import choose_device, set_seed
+from utils import choose_device, set_seed, writable
 
 INTERRUPTED = 130  # exit status after Ctrl-C, by convention
 
@@ -73,6 +73,9 @@ class Run:
         self.info: Info = info(options.obj)
         self.world = join()
         self._text: dict[str, Tensor] = {}
+        writable(options.out, "--out")
+        if options.save_model:
+            writable(options.save_path, "--save_path")
         self.generator = set_seed(options.seed)
         self.device = choose_device(options.device)
         cuda = self.device.type == "cuda"

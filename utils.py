@@ -62,6 +62,16 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def writable(folder: Path, flag: str) -> None:
+    """Make a folder, so that a run does not fail at its end. UserError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder} is no folder and cannot be made one; choose another") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{flag} {folder} cannot be written; choose another")
+
+
 def warp(images: Tensor, matrix: list[list[float]]) -> Tensor:
     """Affine map of images [K, C, S, S], normalised coordinates: bilinear, reflection padding, corners not aligned."""
     theta = torch.tensor(matrix, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)

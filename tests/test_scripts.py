@@ -188,6 +188,13 @@ def test_the_paper_recipe_runs(flags, tmp_path):
     script_test_few.main(flags("Brain", "test_few", "--recipe", "paper"))
 
 
+@pytest.mark.parametrize("flag", ["--out", "--save_path"])
+def test_a_folder_that_cannot_be_made_is_refused_at_once(flags, tmp_path, flag):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=rf"{flag} .*file/x is no folder and cannot be made one"):
+        script_train_few.main(flags("Brain", "train_few", flag, tmp_path / "file" / "x"))
+
+
 def test_no_save(flags, tmp_path):
     script_train_few.main(flags("Brain", "train_few", "--save_model", 0, "--epoch", 1))
     assert not (tmp_path / "ckpt").exists()
