@@ -44,13 +44,12 @@ def memory_distance(tokens: Sequence[Tensor], bank: Sequence[Tensor], reduction:
 
     L times [B, 1 + N, E] and L times [M, E] of norm 1. The bank is searched in blocks.
     """
-    total = torch.zeros(())
+    distances = []
     for level, rows in zip(tokens, bank, strict=True):
         patches = F.normalize(level[:, 1:].float(), dim=-1, eps=NORM_FLOOR)  # [B, N, E]
         nearest = [(patches @ block.T).amax(dim=-1) for block in rows.split(CHUNK)]
-        distance = 1 - torch.stack(nearest).amax(dim=0)
-        total = distance if total.ndim == 0 else total + distance
-    return total / len(bank) if reduction == "mean" else total
+        distances.append(1 - torch.stack(nearest).amax(dim=0))
+    return over_levels(torch.stack(distances, dim=1), reduction)
 
 
 def upsample(values: Tensor, side: int) -> Tensor:
@@ -63,8 +62,7 @@ def upsample(values: Tensor, side: int) -> Tensor:
 
 def text_map(logits: Tensor, side: int, reduction: str = "sum") -> Tensor:
     """Abnormal probability of each pixel, over levels: logit differences [B, L, N] -> [B, S, S]."""
-    levels = upsample(logits, side).sigmoid_()
-    return levels.mean(dim=1) if reduction == "mean" else levels.sum(dim=1)
+    return over_levels(upsample(logits, side).sigmoid_(), reduction)
 
 
 def memory_map(distance: Tensor, side: int) -> Tensor:
@@ -78,7 +76,7 @@ def image_score(values: Tensor, pool: str) -> Tensor:
 
 
 def over_levels(values: Tensor, reduction: str) -> Tensor:
-    """Sum or mean over levels: [B, L] -> [B]."""
+    """Sum or mean over levels: [B, L, ...] -> [B, ...]."""
     return values.mean(dim=1) if reduction == "mean" else values.sum(dim=1)
 
 

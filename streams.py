@@ -36,7 +36,7 @@ def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tens
     images = images.to(device, non_blocking=True)
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     if scaling == "clip":
-        images = normalize(images, torch.tensor(CLIP_MEAN), torch.tensor(CLIP_STD))
+        images = normalize(images, *(torch.tensor(c, device=device) for c in (CLIP_MEAN, CLIP_STD)))
     return images
 
 

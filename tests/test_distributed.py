@@ -25,6 +25,21 @@ def torchrun(*arguments: object) -> list[str]:
     return [*start, *map(str, arguments)]
 
 
+def run_two(script: str, arguments: list[str]) -> str:
+    """What two processes of a script print, which must end well."""
+    ended = subprocess.run(
+        torchrun(script, *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def metrics(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
@@ -51,17 +66,8 @@ def test_two_processes_score_as_one(flags, tmp_path, obj):  # noqa: F811
     script_train_few.main(flags(obj, "train_few", "--epoch", 1))
     alone = script_test_few.main(flags(obj, "test_few"))
     arguments = flags(obj, "test_few", "--out", tmp_path / "two")
-    ended = subprocess.run(
-        torchrun("test_few.py", *arguments),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count(f"{obj} AUC : ") == 1
+    printed = run_two("test_few.py", arguments)
+    assert printed.count(f"{obj} AUC : ") == 1
     found = metrics(tmp_path / "two")
     assert found["processes"] == 2
     assert found["image_auroc"] == pytest.approx(alone.image_auroc, abs=1e-6)
@@ -75,16 +81,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(flags, tmp_path):  # no
     more = ["--epoch", 1, "--learning_rate", "1e-3"]
     script_train_zero.main(flags("Liver", "train_zero", *more, "--batch_size", 2))
     arguments = flags("Liver", "train_zero", *more, "--out", tmp_path / "two", "--save_path", tmp_path / "two")
-    ended = subprocess.run(
-        torchrun("train_zero.py", *arguments),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    run_two("train_zero.py", arguments)
     one, two = metrics(tmp_path / "out" / "train_zero"), metrics(tmp_path / "two")
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
     for a, b in zip(one["evaluations"], two["evaluations"], strict=True):
