@@ -74,10 +74,16 @@ def check_about(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
             )
 
 
+def restore(mvfa: MVFA, adapters: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Put matrices that `adapter_state` gave back into their model."""
+    for branch, key in zip(BRANCHES, KEYS, strict=True):
+        mvfa.adapters(branch).load_state_dict(dict(adapters[key]))
+
+
 def apply(mvfa: MVFA, checkpoint: Checkpoint) -> None:
     """Put the matrices of a checkpoint into a model. UserError unless every name and shape fits."""
     for branch, key in zip(BRANCHES, KEYS, strict=True):
         check_state(
             checkpoint.adapters[key], mvfa.adapters(branch).state_dict(), f"the {branch} adapters of {checkpoint.path}"
         )
-        mvfa.adapters(branch).load_state_dict(checkpoint.adapters[key])
+    restore(mvfa, checkpoint.adapters)

@@ -107,21 +107,34 @@ class ScoreForm:
 
     image_score: str = "mean"  # over patches; "max" is the paper's
     level_reduction: str = "sum"  # or "mean"
+    levels: tuple[int, ...] = ()  # the blocks whose features are scored; none: all that have adapters
 
 
 @dataclass
 class Predictions:
     """Patch-level values of a test set, from which maps of any size are made again, in the order of `members`.
 
-    logits [n, L, N] and distance [n, N] only where the object has masks; text_scores and memory_scores [n].
+    logits [n, L, N] and distance [n, N] only where the object has masks or maps were asked for; text_scores and
+    memory_scores [n].
     """
 
     form: ScoreForm
+    masks: bool
     members: list[int] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-    distance: list[Tensor] = field(default_factory=list)
-    text_scores: list[Tensor] = field(default_factory=list)
-    memory_scores: list[Tensor] = field(default_factory=list)
+    logits: Tensor | None = None
+    distance: Tensor | None = None
+    text_scores: Tensor | None = None
+    memory_scores: Tensor | None = None
+
+    def put(self, name: str, values: Tensor, capacity: int) -> None:
+        """Put values [B, ...] behind those that are there; all memory is taken at once, for `capacity` images.
+
+        Small tensors that stay between large ones that go would tear the heap to gigabytes.
+        """
+        if getattr(self, name) is None:
+            setattr(self, name, values.new_empty(capacity, *values.shape[1:]))
+        end = len(self.members)
+        getattr(self, name)[end - len(values) : end] = values
 
 
 @torch.no_grad()
@@ -133,33 +146,37 @@ def predict(
     *,
     masks: bool,
     form: ScoreForm,
+    maps: bool = False,
     report: Report | None = None,
 ) -> Predictions:
     """Patch values and branch scores of a test set. text [E, 2]; without a bank (zero-shot) there is no memory branch.
 
     With masks the maps and the bank are of seg tokens, else of det tokens; the text score is always of det tokens.
+    `maps` keeps patch values where there are no masks, too.
     """
-    found, side = Predictions(form), streams.source.side
+    found, side = Predictions(form, masks), streams.source.side
     fused_map = masks and bank is not None and form.image_score == "mean"  # the image score is the map's maximum
     branches = [b for b, used in zip(BRANCHES, (masks, not fused_map), strict=True) if used]
+    capacity, levels = streams.share(), [mvfa.levels.index(block) for block in form.levels or mvfa.levels]
+    bank = None if bank is None else [bank[level] for level in levels]
     for batch in streams.batches():
         if not len(batch.members):
             continue
         found.members.extend(batch.members.tolist())
-        features = mvfa(batch.stream, branches)
-        if masks:
-            found.logits.append(scoring.text_logits(features.seg, text))
+        seg, det = ([t[level] for level in levels] if t else [] for t in mvfa(batch.stream, branches))
+        mapped = seg if masks else det
+        if masks or maps:
+            found.put("logits", scoring.text_logits(mapped, text), capacity)
         if not fused_map:
-            probability = scoring.text_logits(features.det, text).sigmoid()  # [B, L, N]
-            levels = scoring.image_score(probability, form.image_score)
-            found.text_scores.append(scoring.over_levels(levels, form.level_reduction))
+            probability = scoring.image_score(scoring.text_logits(det, text).sigmoid(), form.image_score)  # [B, L]
+            found.put("text_scores", scoring.over_levels(probability, form.level_reduction), capacity)
         if bank is not None:
-            distance = scoring.memory_distance(features.seg if masks else features.det, bank, form.level_reduction)
-            if masks:
-                found.distance.append(distance)
+            distance = scoring.memory_distance(mapped, bank, form.level_reduction)
+            if masks or maps:
+                found.put("distance", distance, capacity)
             if not fused_map:
                 pooled = distance if form.image_score == "max" else scoring.memory_map(distance, side).flatten(1)
-                found.memory_scores.append(scoring.image_score(pooled, form.image_score))
+                found.put("memory_scores", scoring.image_score(pooled, form.image_score), capacity)
         if report is not None:
             report(len(batch.members))
     return found
@@ -169,16 +186,16 @@ def gather(found: Predictions, streams: Streams) -> Predictions:
     """The predictions and masks of all ranks at the first one, in the order of the set; elsewhere this rank's own."""
     if streams.world.size == 1:
         return found
-    mine = {name: [part.cpu() for part in getattr(found, name)] for name in VALUES}
+    mine = {name: getattr(found, name).cpu() for name in VALUES if getattr(found, name) is not None}
     shares = streams.world.collect((found.members, mine, streams.known_masks))
     if shares is None:
         return found
     members = [member for share, _, _ in shares for member in share]
-    order, together = torch.tensor(members).argsort(), Predictions(found.form, sorted(members))
+    order, together = torch.tensor(members).argsort(), Predictions(found.form, found.masks, sorted(members))
     for name in VALUES:
-        parts = [part for _, values, _ in shares for part in values[name]]
+        parts = [values[name] for _, values, _ in shares if name in values]
         if parts:
-            getattr(together, name).append(torch.cat(parts)[order].to(streams.device))
+            setattr(together, name, torch.cat(parts)[order].to(streams.device))
     for _, _, masks in shares:
         streams.known_masks.update(masks)
     return together

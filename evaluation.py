@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 import scoring
+from counts import StreamingCounts
 from engine import Predictions
-from metrics import StreamingAUROC, image_auroc
+from metrics import auroc, image_auroc
 from streams import Streams
 
 FUSION = (0.5, 0.5)  # weights of the text and the memory branch
-BLOCK = 32  # images whose full-size maps exist at once
+BLOCK = 8  # images whose full-size maps exist at once
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,16 @@ class Maps:
     """Scaled full-size maps of a test set, made block by block from its patch values."""
 
     def __init__(self, found: Predictions, side: int) -> None:
-        self.logits, self.side, self.reduction = torch.cat(found.logits), side, found.form.level_reduction
-        self.distance = torch.cat(found.distance) if found.distance else None
+        assert found.logits is not None, "maps need patch values"
+        self.logits, self.distance = found.logits, found.distance
+        self.side, self.reduction = side, found.form.level_reduction
         self.text_range = self._range(self._text(b) for b in self._blocks())
         self.memory_range = self._range(self._memory(b) for b in self._blocks()) if self.distance is not None else None
 
     def _blocks(self) -> Iterator[slice]:
-        return (slice(start, start + BLOCK) for start in range(0, len(self.logits), BLOCK))
+        """Images in blocks, each a sample of the whole set: every so many-th image."""
+        step = -(-len(self.logits) // BLOCK)
+        return (slice(start, None, step) for start in range(step))
 
     def _text(self, block: slice) -> Tensor:
         return scoring.text_map(self.logits[block], self.side, self.reduction)
@@ -59,9 +63,10 @@ class Maps:
         return scoring.memory_map(self.distance[block], self.side)
 
     @staticmethod
-    def _range(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        lows, highs = zip(*(m.aminmax() for m in maps), strict=True)
-        return torch.stack(lows).min(), torch.stack(highs).max()
+    def _range(maps: Iterator[Tensor]) -> tuple[float, float]:
+        # numbers, not tensors: small tensors that stay between large ones that go would tear the heap to gigabytes
+        found = [tuple(value.item() for value in m.aminmax()) for m in maps]
+        return min(low for low, _ in found), max(high for _, high in found)
 
     def block(self, block: slice) -> tuple[Tensor, Tensor | None, Tensor]:
         """Text, memory and final map of some images, each [B, S, S] in [0, 1] (no memory map in zero-shot)."""
@@ -75,34 +80,35 @@ class Maps:
         return ((block, self.block(block)) for block in self._blocks())
 
 
-def scaled(parts: list[Tensor]) -> Tensor:
+def scaled(values: Tensor) -> Tensor:
     """Branch scores [n] after min-max over the test set, on the CPU."""
-    values = torch.cat(parts).float().cpu()
-    return scoring.min_max(values, values.min(), values.max())
+    values = values.float().cpu()
+    return scoring.min_max(values, float(values.min()), float(values.max()))
 
 
 def evaluate(found: Predictions, streams: Streams) -> Evaluation:
     """Final scores and AUROCs of a test set. Raises UserError if a label is missing or a score is not finite."""
-    pixels: StreamingAUROC | None = None
-    maxima: list[list[Tensor]] = []
-    if found.logits:
-        pixels = StreamingAUROC()
-        maps = Maps(found, streams.source.side)
+    pixel, bound = None, None
+    if found.masks:
+        pixels, maps = StreamingCounts(), Maps(found, streams.source.side)
+        maxima = torch.zeros(3, len(streams))
         for block, (text, memory, final) in maps:
-            index = range(len(streams))[block]
-            pixels.update(final, streams.masks(index).to(final.device))
-            maxima.append([m.amax(dim=(1, 2)).cpu() for m in (text, memory, final) if m is not None])
-    if found.text_scores:
+            pixels.update(final, streams.masks(range(len(streams))[block]).to(final.device))
+            for row, values in zip(maxima, (text, memory, final), strict=True):
+                if values is not None:
+                    row[block] = values.amax(dim=(1, 2)).cpu()
+        pixel, bound = auroc(pixels.counts())
+    if found.text_scores is not None:
         text_scores = scaled(found.text_scores)
-        memory_scores = scaled(found.memory_scores) if found.memory_scores else None
+        memory_scores = None if found.memory_scores is None else scaled(found.memory_scores)
         scores = text_scores if memory_scores is None else FUSION[0] * text_scores + FUSION[1] * memory_scores
     else:
-        text_scores, memory_scores, scores = (torch.cat(column) for column in zip(*maxima, strict=True))
+        text_scores, memory_scores, scores = maxima
     return Evaluation(
         scores=scores,
         text_scores=text_scores,
         memory_scores=memory_scores,
         image_auroc=image_auroc(scores, streams.source.labels),
-        pixel_auroc=None if pixels is None else pixels.compute(),
-        pixel_bound=None if pixels is None else pixels.bound,
+        pixel_auroc=pixel,
+        pixel_bound=bound,
     )

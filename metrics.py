@@ -1,31 +1,20 @@
-"""Scores to AUROC: exact where all scores fit, else by a histogram with a stated bound (SPEC section 4)."""
+"""Scores to AUROC and the rest. Of images by scikit-learn, of pixels from counts by rising score (SPEC section 4)."""
 
 import torch
 from torch import Tensor
 
+from counts import NOT_FINITE, Counts, check_labels
 from errors import UserError
 
-EXACT_LIMIT = 2**23  # scores that are sorted; more go into a histogram, so many at a time
-FLOAT_COUNTS = 2**24  # torch.histc counts in float32, which holds whole numbers up to here
-AREA_CHUNK = 2**20  # places whose counts are multiplied at once
-NOT_FINITE = "a score is not finite; run again with --precision fp32 and check the images"
-BINS = 2**24  # of [0, 1]: as fine as float32 is in its upper half
+PRO_LIMIT = 0.3  # false positive rate up to which region overlap is integrated
 
 
 def image_auroc(scores: Tensor, labels: Tensor) -> float:
-    """AUROC of one score an image: scores [n], labels [n] in {0, 1}. Raises UserError as `auroc` does."""
+    """AUROC of one score an image: scores [n], labels [n] in {0, 1}. UserError if a label or a number is missing."""
     from sklearn.metrics import roc_auc_score  # slow to import, and needed once a test
 
     check(scores, labels)
     return float(roc_auc_score(labels.cpu().numpy(), scores.cpu().numpy()))
-
-
-def check_labels(abnormal: int, normal: int) -> None:
-    """Raise UserError if a label is missing."""
-    if not (abnormal and normal):
-        raise UserError(
-            f"AUROC needs both labels: got {abnormal} abnormal and {normal} normal; check the test folder and its masks"
-        )
 
 
 def check(scores: Tensor, labels: Tensor) -> None:
@@ -36,77 +25,68 @@ def check(scores: Tensor, labels: Tensor) -> None:
         raise UserError(NOT_FINITE)
 
 
-def auroc(scores: Tensor, labels: Tensor) -> float:
-    """Area under the ROC curve of scores [n] and labels [n] (bool or {0, 1}); ties count half.
+def auroc(counts: Counts) -> tuple[float, float]:
+    """Area under the ROC curve, ties counted half, and the most by which it can differ from that of the scores.
 
-    Equals sklearn.metrics.roc_auc_score. Raises UserError if a label is missing or a score is not finite.
+    Every pair of a positive and a negative in one place counts half, so no order inside the places could change the
+    area by more than half of those pairs.
     """
-    labels = labels.bool()
-    check(scores, labels)
-    _, place = torch.unique(scores, return_inverse=True)
-    positives = torch.bincount(place[labels], minlength=int(place.max()) + 1)
-    negatives = torch.bincount(place[~labels], minlength=len(positives))
-    return area(positives, negatives)[0]
+    positives, negatives = counts.positives, counts.negatives
+    pairs = int(positives.sum()) * int(negatives.sum())
+    below = negatives.cumsum(0) - negatives  # negatives below each place
+    won = float((positives.double() * below).sum())
+    tied = float((positives.double() * negatives).sum()) / 2
+    return (won + tied) / pairs, 0.0 if counts.exact else tied / pairs
 
 
-def area(positives: Tensor, negatives: Tensor) -> tuple[float, float]:
-    """AUROC from counts by rising score, and the most by which ties within a count can have moved it.
+def rates(counts: Counts) -> tuple[Tensor, Tensor]:
+    """True and false positives, int64 [n] each, at falling thresholds: a score at the threshold is positive."""
+    return counts.positives.flip(0).cumsum(0), counts.negatives.flip(0).cumsum(0)
 
-    Integer counts [n]. Every pair of a positive and a negative in one place counts half, so no order inside the places
-    could change the area by more than half of those pairs.
+
+def average_precision(counts: Counts) -> float:
+    """Sum over thresholds of (recall gained) * precision, as scikit-learn has it."""
+    true, false = rates(counts)
+    gained = counts.positives.flip(0).double() / true[-1]
+    return float((gained * (true / (true + false).clamp_min(1))).sum())
+
+
+def f1(counts: Counts) -> Tensor:
+    """F1, which is Dice over all pixels, at falling thresholds: float [n]."""
+    true, false = rates(counts)
+    return 2 * true / (true + false + true[-1])
+
+
+def best_f1(counts: Counts) -> tuple[float, float]:
+    """The highest F1 and the highest threshold that gives it."""
+    values = f1(counts)
+    best = int((values == values.max()).nonzero()[0])
+    return float(values[best]), float(counts.thresholds.flip(0)[best])
+
+
+def f1_at(counts: Counts, threshold: float) -> float:
+    """F1 where scores from `threshold` on are positive; 0 where none is."""
+    chosen = counts.thresholds >= threshold
+    true, false = int(counts.positives[chosen].sum()), int(counts.negatives[chosen].sum())
+    return 2 * true / (true + false + int(counts.positives.sum()))
+
+
+def aupro(counts: Counts, limit: float = PRO_LIMIT) -> float:
+    """Area under the curve of per-region overlap over the false positive rate, up to `limit`, divided by it.
+
+    Per-region overlap is the share of a region's pixels at or above the threshold, averaged over regions (Bergmann et
+    al., 2020). Linear between thresholds. Needs counts with shares.
     """
-    p, n = int(positives.sum()), int(negatives.sum())
-    check_labels(p, n)
-    won, tied, below = 0.0, 0.0, 0
-    for abnormal, normal in zip(positives.split(AREA_CHUNK), negatives.split(AREA_CHUNK), strict=True):
-        ranks = normal.cumsum(0, dtype=torch.float64).sub_(normal).add_(below)  # normal scores below each place
-        won += float((abnormal * ranks).sum())
-        tied += float((abnormal.double() * normal).sum()) / 2
-        below += int(normal.sum())
-    return (won + tied) / (p * n), tied / (p * n)
-
-
-class StreamingAUROC:
-    """AUROC of scores in [0, 1] that come in blocks.
-
-    Up to `exact_limit` scores it is exact; beyond, scores are counted in BINS bins and `bound` says by how much the
-    result can differ from the exact one.
-    """
-
-    def __init__(self, exact_limit: int = EXACT_LIMIT, bins: int = BINS) -> None:
-        self.exact_limit, self.bins = exact_limit, bins
-        self.scores: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.held = 0
-        self.counts: Tensor | None = None  # [2, bins]: abnormal, all
-        self.bound = 0.0
-
-    def update(self, scores: Tensor, labels: Tensor) -> None:
-        """Add scores float32 in [0, 1] and labels (bool), of the same shape and device."""
-        if not torch.isfinite(scores).all():
-            raise UserError(NOT_FINITE)
-        self.scores.append(scores.flatten())
-        self.labels.append(labels.flatten())
-        self.held += scores.numel()
-        if self.held > self.exact_limit:
-            self._spill()
-
-    def _spill(self) -> None:
-        """Count what is held, abnormal scores and all."""
-        scores, labels = torch.cat(self.scores), torch.cat(self.labels)
-        self.scores, self.labels, self.held = [], [], 0
-        if self.counts is None:
-            self.counts = torch.zeros(2, self.bins, dtype=torch.int32, device=scores.device)
-        for count, chosen in zip(self.counts, (scores[labels], scores), strict=True):
-            for part in chosen.float().split(FLOAT_COUNTS):
-                count.add_(torch.histc(part, self.bins, 0, 1).int())
-
-    def compute(self) -> float:
-        """The AUROC of everything added. Raises UserError if a label is missing."""
-        if self.counts is None:
-            return auroc(torch.cat(self.scores), torch.cat(self.labels))
-        if self.held:
-            self._spill()
-        positives, everything = self.counts
-        value, self.bound = area(positives, everything - positives)
-        return value
+    if counts.shares is None:
+        raise ValueError("counts without the shares of regions")
+    overlap = counts.shares.flip(0).cumsum(0)
+    false = counts.negatives.flip(0).cumsum(0).double()
+    zero = torch.zeros(1, dtype=torch.float64, device=overlap.device)
+    x, y = torch.cat([zero, false / false[-1]]), torch.cat([zero, overlap / overlap[-1]])
+    inside = int((x <= limit).sum())  # points up to the limit, the origin included
+    area = float(torch.trapezoid(y[:inside], x[:inside]))
+    if inside < len(x):
+        x0, x1, y0, y1 = (float(v) for v in (x[inside - 1], x[inside], y[inside - 1], y[inside]))
+        at_limit = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+        area += (limit - x0) * (y0 + at_limit) / 2
+    return area / limit

@@ -12,12 +12,14 @@ from typing import Any
 from caches import default_folder
 from CLIP.weights import DTYPES, known_models
 from dataset.catalog import CATALOG
+from engine import ScoreForm
 from errors import UserError
 from recipe import CHOICES, FIELDS, RECIPES, Recipe
 
 DEFAULT_MODEL = "ViT-L-14-336"
 FEW, ZERO = "few", "zero"
 WHERE = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
+ORDERS = ("worst", "best", "random")  # of pictures
 OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields that a flag of another kind sets
 
 
@@ -52,6 +54,13 @@ class Options:
     workers: int | None
     cache_gb: float
     cache_dir: Path
+    abnormal_shot: int | None
+    score_levels: tuple[int, ...]
+    threshold: float | None
+    bootstrap: int
+    pictures: int
+    picture_order: str
+    picture_scale: str
 
     @property
     def setting(self) -> str:
@@ -59,9 +68,19 @@ class Options:
         return self.script.split("_")[1]
 
     @property
+    def adapters_setting(self) -> str:
+        """Whose adapters are used: zero-shot ones where there are normal shots only."""
+        return ZERO if self.abnormal_shot == 0 else self.setting
+
+    @property
+    def score_form(self) -> ScoreForm:
+        """How features become scores."""
+        return replace(self.recipe.score_form, levels=self.score_levels)
+
+    @property
     def run_name(self) -> str:
         """What a checkpoint and a result folder are called: <obj>-<K>shot, or <obj> in zero-shot."""
-        return f"{self.obj}-{self.shot}shot" if self.setting == FEW else self.obj
+        return f"{self.obj}-{self.shot}shot" if self.adapters_setting == FEW else self.obj
 
     @property
     def checkpoint(self) -> Path:
@@ -71,7 +90,8 @@ class Options:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for files."""
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "recipe"}
-        return plain | {"recipe": self.recipe.as_dict(), "features_list": list(self.features_list)}
+        levels = {"features_list": list(self.features_list), "score_levels": list(self.score_levels)}
+        return plain | levels | {"recipe": self.recipe.as_dict()}
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,8 +130,7 @@ def add_files(parser: Parser, setting: str) -> None:
             metavar="DIR",
             help=f"holds <obj>/<K>-shot.txt (default: {lists})",
         )
-    where = WHERE[setting]
-    add("--save_path", type=Path, default=where, metavar="DIR", help=f"folder of checkpoints (default: {where})")
+    add("--save_path", type=Path, metavar="DIR", help=f"folder of checkpoints (default: {WHERE[setting]})")
     add(
         "--out", type=Path, metavar="DIR", help="metrics.json and scores.csv go there (default: results/<script>/<run>)"
     )
@@ -156,6 +175,32 @@ def add_training(parser: Parser, rate: str) -> None:
     add("--init", type=Path, metavar="FILE", help="adapters to start from (default: drawn by --seed)")
 
 
+def add_testing(parser: Parser, setting: str) -> None:
+    """What only testing has: which features are scored, what is measured and drawn."""
+    group = parser.add_argument_group("scores and pictures")
+    add = group.add_argument
+    add("--ckpt", type=Path, metavar="FILE", help="use this checkpoint, whatever it was made for")
+    if setting == FEW:
+        told = "normal shots only: they fill the memory, and the adapters are zero-shot ones"
+        add("--abnormal_shot", type=int, choices=[0], help=f"0: {told} (default: as many as --shot)")
+    add("--score_levels", type=int, nargs="+", metavar="BLOCK", help="score the features of these blocks only")
+    told = (
+        "score from which on an image or pixel counts as abnormal (default: the best for F1 on the test set, an oracle)"
+    )
+    add("--threshold", type=number(float, 0), metavar="T", help=told)
+    add(
+        "--bootstrap",
+        type=number(int, 0),
+        default=1_000,
+        metavar="N",
+        help="resamples of 95%% intervals (default: 1000)",
+    )
+    add("--pictures", type=number(int, 0), default=0, metavar="N", help="test images that are drawn (default: 0)")
+    add("--picture_order", choices=ORDERS, default=ORDERS[0], help=f"which ones (default: {ORDERS[0]})")
+    scale = "colours of all pictures alike, or each image's own range (default: common)"
+    add("--picture_scale", choices=["common", "image"], default="common", help=scale)
+
+
 def truth(text: str) -> bool:
     """Yes or no as a flag's value."""
     if text.lower() not in ("yes", "no"):
@@ -196,7 +241,7 @@ def build_parser(script: str) -> Parser:
     if verb == "train":
         add_training(parser, f"rate_{setting}")
     else:
-        parser.add_argument("--ckpt", type=Path, metavar="FILE", help="use this checkpoint, whatever it was made for")
+        add_testing(parser, setting)
     add_recipe(parser)
     return parser
 
@@ -223,9 +268,23 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
         "save_model": 0,
         "init": None,
         "ckpt": None,
+        "abnormal_shot": None,
+        "score_levels": None,
+        "threshold": None,
+        "bootstrap": 0,
+        "pictures": 0,
+        "picture_order": ORDERS[0],
+        "picture_scale": "common",
     }
     values: dict[str, Any] = defaults | given | {"script": script, "recipe": recipe, "recipe_name": name}
     values["features_list"] = tuple(values["features_list"])
-    run = f"{values['obj']}-{values['shot']}shot" if setting == FEW else values["obj"]
+    values["score_levels"] = tuple(values["score_levels"] or ())
+    strange = [block for block in values["score_levels"] if block not in values["features_list"]]
+    if strange:
+        allowed = " ".join(map(str, values["features_list"]))
+        raise UserError(f"--score_levels {strange[0]}: no adapter follows this block; --features_list has {allowed}")
+    normal_only = values["abnormal_shot"] == 0
+    values["save_path"] = values["save_path"] or WHERE[ZERO if normal_only else setting]
+    run = f"{values['obj']}-{values['shot']}{'normal' if normal_only else 'shot'}" if setting == FEW else values["obj"]
     values["out"] = values["out"] or Path("results") / script / run
     return Options(**values)

@@ -14,7 +14,7 @@ CHOICES = {
     "level_reduction": ("sum", "mean"),
     "activation": ("gelu", "quickgelu"),
     "scaling": ("none", "clip"),
-    "select": ("test", "last"),
+    "select": ("test", "valid", "last"),
 }
 
 
@@ -36,7 +36,7 @@ class Recipe:
     level_reduction: str = "sum"  # of scores over levels
     activation: str = "gelu"  # of both towers
     scaling: str = "none"  # of the input: "clip" subtracts CLIP's mean and divides by its standard deviation
-    select: str = "test"  # checkpoint: best on the test set (an oracle), or the last epoch's
+    select: str = "test"  # checkpoint: best on the test set (an oracle), best on images of valid/, or the last
 
     @property
     def adapter_form(self) -> AdapterForm:

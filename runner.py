@@ -3,8 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
 from caches import stored_text, text_key
 from CLIP import CLIP, MVFA, create_model, weight_hash
 from CLIP.weights import weight_path
@@ -21,12 +19,12 @@ from dataset.catalog import Info, info
 from dataset.folder import ImageSet
 from dataset.items import ImageSource
 from dataset.medical_few import Support
-from dataset.shots import Shots
+from dataset.shots import Shots, choose_shots
 from distributed import LostProcessError, World, join, leave
-from engine import Trainer, build_memory, gather, predict, train
+from engine import Predictions, build_memory, gather, predict
 from errors import UserError
 from evaluation import Evaluation, evaluate
-from options import Options
+from options import FEW, Options
 from prompt import sentence_groups, text_features
 from recipe import SCORING_FIELDS
 from report import results
@@ -57,25 +55,15 @@ def show(total: int, told: str, unit: str, world: World) -> tqdm:
     return tqdm(total=total, desc=told, unit=unit, leave=False, disable=not world.first)
 
 
-@dataclass
 class Run:
-    """One run of a script: what it needs, and what it has found so far."""
+    """What training and testing share: the model, streams, scores, and the files that are left."""
 
-    options: Options
-    started: float = field(default_factory=time.perf_counter)
-    losses: list[float] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: Evaluation | None = None
-    best_epoch: float = 0
-
-    def __post_init__(self) -> None:
-        options = self.options
+    def __init__(self, options: Options) -> None:
+        self.options, self.started = options, time.perf_counter()
         self.info: Info = info(options.obj)
         self.world = join()
         self._text: dict[str, Tensor] = {}
         writable(options.out, "--out")
-        if options.save_model:
-            writable(options.save_path, "--save_path")
         self.generator = set_seed(options.seed)
         self.device = choose_device(options.device)
         cuda = self.device.type == "cuda"
@@ -88,13 +76,6 @@ class Run:
         )
         form, width = options.recipe.adapter_form, self.clip.config.embed_dim
         self.mvfa = MVFA(self.clip.visual, width, options.features_list, form, self.generator)
-        self.trainer = Trainer(self.mvfa, options.recipe.objective, options.learning_rate)
-
-    @property
-    def chosen(self) -> Evaluation:
-        """The evaluation whose checkpoint the recipe chose."""
-        assert self.best is not None, "a run evaluates at least once"
-        return self.best
 
     def text(self, noun: str) -> Tensor:
         """Text features [E, 2] of a noun."""
@@ -116,90 +97,72 @@ class Run:
             world=self.world,
         )
 
+    def shots(self) -> Shots:
+        """The shots that the options name."""
+        options = self.options
+        return choose_shots(
+            options.data_path,
+            self.info,
+            options.shot,
+            draw=options.iterate,
+            seed=options.seed,
+            lists=options.fewshot_path,
+            abnormal=options.abnormal_shot != 0,
+        )
+
     def about(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be used by this run."""
         options = self.options
-        described: dict[str, Any] = {"setting": options.setting, "object": options.obj}
-        if options.setting == "few":
+        described: dict[str, Any] = {"setting": options.adapters_setting, "object": options.obj}
+        if options.adapters_setting == FEW:
             described["shot"] = options.shot
         recipe = options.recipe.as_dict()
         described |= {"features_list": list(options.features_list), "weights": weight_hash(self.weights)}
         return described | {"recipe": {name: recipe[name] for name in SCORING_FIELDS}}
 
-    def load_adapters(self, fallback: Path | None = None) -> None:
-        """Load --ckpt, or the run's own checkpoint (else `fallback`, the authors' name), refused if it is another's."""
-        options = self.options
-        if options.ckpt is not None:
-            checkpoint.apply(self.mvfa, checkpoint.load(options.ckpt))
-            return
-        own = options.checkpoint
-        path = fallback if fallback is not None and fallback.is_file() and not own.is_file() else own
-        found = checkpoint.load(path)
-        checkpoint.check_about(found, self.about())
-        checkpoint.apply(self.mvfa, found)
+    def predict(
+        self, streams: Streams, memory: Streams | None = None, known: Info | None = None, *, maps: bool = False
+    ) -> Predictions:
+        """Patch values and scores of a set of images of an object (`known`, else the run's), at the first rank.
 
-    def start_from(self, path: Path | None) -> None:
-        """Load the adapters to start from, if any."""
-        if path is not None:
-            checkpoint.apply(self.mvfa, checkpoint.load(path))
-
-    def train(self, streams: Streams, text: dict[str, Tensor], order: Sequence[int], told: str) -> float:
-        """Train on the images of `order` under a progress bar; returns the mean loss."""
-        steps = -(-len(order) // (streams.batch_size * self.world.size))
-        with show(steps, told, "step", self.world) as bar:
-
-            def report(loss: float) -> None:
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update()
-
-            return train(self.trainer, streams, text, order, report)
-
-    def test(self, streams: Streams, memory: Streams | None = None) -> Evaluation:
-        """Score the test set: the one way from adapters to metrics. `memory` holds the support set in few-shot."""
-        recipe, bank = self.options.recipe, None
+        `memory` holds the support set in few-shot. `maps` keeps what maps need, where there are no masks, too.
+        """
+        recipe, bank, known = self.options.recipe, None, known or self.info
         if memory is not None:
             assert isinstance(memory.source, Support)
-            branch = "seg" if self.info.masks else "det"
+            branch = "seg" if known.masks else "det"
             bank = build_memory(self.mvfa, memory, memory.source.normal, branch, recipe.bank_class_token)
         with show(-(-len(streams) // self.world.size), "test", "image", self.world) as bar:
             found = predict(
                 self.mvfa,
                 streams,
-                self.text(self.info.noun),
+                self.text(known.noun),
                 bank,
-                masks=self.info.masks,
-                form=recipe.score_form,
+                masks=known.masks,
+                form=self.options.score_form,
+                maps=maps,
                 report=lambda images: bar.update(int(images)),
             )
-        everything = gather(found, streams)
-        return self.world.from_first(lambda: evaluate(everything, streams))
+        return gather(found, streams)
 
-    def keep(self, evaluation: Evaluation, epoch: float, shots: Shots | None = None) -> None:
-        """Note an evaluation after `epoch` epochs; if the recipe chooses it, write the checkpoint."""
+    def evaluate(self, found: Predictions, streams: Streams) -> Evaluation:
+        """Scores and AUROCs, on every rank: the one way from predictions to metrics."""
+        return self.world.from_first(lambda: evaluate(found, streams))
+
+    def tell(self, evaluation: Evaluation) -> None:
+        """Print the lines of the released code."""
         if self.world.first:
             print(results.lines(self.options.obj, evaluation), flush=True)
-        self.history.append(
-            {"epoch": epoch, "image_auroc": evaluation.image_auroc, "pixel_auroc": evaluation.pixel_auroc}
-        )
-        if self.options.recipe.select == "test" and self.best and evaluation.selection <= self.best.selection:
-            return
-        self.best, self.best_epoch = evaluation, epoch
-        if self.options.save_model and self.world.first:
-            details = {"seed": self.options.seed, "epoch": epoch, "versions": results.versions()}
-            details |= {"shots": shots.names() if shots else None, "options": self.options.as_dict()}
-            checkpoint.save(self.options.checkpoint, checkpoint.adapter_state(self.mvfa), self.about() | details)
 
-    def finish(self, evaluation: Evaluation, tests: ImageSet, **more: Any) -> Evaluation:
+    def write(self, evaluation: Evaluation, tests: ImageSet, **more: Any) -> Evaluation:
         """Write metrics.json and scores.csv and say where they are."""
         if not self.world.first:
             return evaluation
-        out, data = self.options.out, self.options.data_path
+        out = self.options.out
         content = {
             "image_auroc": evaluation.image_auroc,
             "pixel_auroc": evaluation.pixel_auroc,
             "pixel_auroc_bound": evaluation.pixel_bound,
-            "train_loss": self.losses,
-            "evaluations": self.history,
             **more,
             "options": self.options.as_dict() | {"device": str(self.device), "precision": self.precision},
             "versions": results.versions(),
@@ -208,11 +171,14 @@ class Run:
             "seconds": round(time.perf_counter() - self.started, 3),
             "peak_memory_bytes": results.peak_memory(),
         }
-        results.write_metrics(out, content)
-        files = [record.image.relative_to(data).as_posix() for record in tests.records]
-        results.write_scores(out, files, tests.labels, evaluation)
+        results.write_scores(out, self.files(tests), tests.labels, evaluation)
+        results.write_metrics(out, content)  # last: where it is, the run is complete
         print(f"{out}/metrics.json, {out}/scores.csv", file=sys.stderr)
         return evaluation
+
+    def files(self, images: ImageSet) -> list[str]:
+        """Names of images below --data_path."""
+        return [record.image.relative_to(self.options.data_path).as_posix() for record in images.records]
 
 
 def command(main: Callable[[], Any]) -> None:

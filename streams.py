@@ -70,6 +70,10 @@ class Streams:
     def __len__(self) -> int:
         return len(self.source)
 
+    def share(self) -> int:
+        """Number of images of a whole pass that fall to this rank."""
+        return sum(len(group) for group, _ in self.world.share(range(len(self.source)), self.batch_size))
+
     @property
     def known_masks(self) -> dict[int, bytes]:
         """Packed masks of the images that have been in a batch, by index."""

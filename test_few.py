@@ -1,40 +1,29 @@
 """Few-shot testing: score an object's test split with trained adapters and the memory of its normal shots.
 
 python test_few.py --obj Brain --shot 4
+python test_few.py --obj Brain --shot 4 --abnormal_shot 0    normal shots only, adapters of train_zero.py
 """
 
 from collections.abc import Sequence
 
 from dataset.medical_few import Support, evaluation_set
-from dataset.shots import choose_shots
 from evaluation import Evaluation
 from options import parse
-from report.results import lines
-from runner import Run, command
+from runner import command
+from testing import ScoringRun
 
 
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Load the checkpoint, fill the memory, score and write the results."""
     options = parse("test_few", argv)
-    run = Run(options)
-    run.load_adapters(fallback=options.save_path / f"{options.obj}.pth")
+    run = ScoringRun(options)
+    run.load_adapters()
 
-    shots = choose_shots(
-        options.data_path,
-        run.info,
-        options.shot,
-        draw=options.iterate,
-        seed=options.seed,
-        lists=options.fewshot_path,
-    )
+    shots = run.shots()
     support = Support(shots, run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
     memory = run.streams(support, options.test_batch_size)
-    evaluation = run.test(run.streams(tests, options.test_batch_size, reused=False), memory=memory)
-
-    if run.world.first:
-        print(lines(options.obj, evaluation))
-    return run.finish(evaluation, tests, shots=shots.names())
+    return run.score(tests, memory, shots=shots.names())
 
 
 if __name__ == "__main__":

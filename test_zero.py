@@ -10,22 +10,18 @@ from collections.abc import Sequence
 from dataset.medical_few import evaluation_set
 from evaluation import Evaluation
 from options import parse
-from report.results import lines
-from runner import Run, command
+from runner import command
+from testing import ScoringRun
 
 
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Load the checkpoint, score and write the results."""
     options = parse("test_zero", argv)
-    run = Run(options)
+    run = ScoringRun(options)
     run.load_adapters()
 
     tests = evaluation_set(options.data_path, run.info, options.img_size)
-    evaluation = run.test(run.streams(tests, options.test_batch_size, reused=False))
-
-    if run.world.first:
-        print(lines(options.obj, evaluation))
-    return run.finish(evaluation, tests)
+    return run.score(tests)
 
 
 if __name__ == "__main__":

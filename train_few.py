@@ -11,39 +11,31 @@ from collections.abc import Sequence
 import torch
 
 from dataset.medical_few import Support, evaluation_set
-from dataset.shots import choose_shots
 from evaluation import Evaluation
 from options import parse
-from runner import Run, command
+from runner import command
+from training import TrainingRun
 
 
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Train and test; returns the chosen epoch's evaluation."""
     options = parse("train_few", argv)
-    run = Run(options)
-    run.start_from(options.init)
+    run = TrainingRun(options)
+    data, side, epochs = options.data_path, options.img_size, options.epoch
 
-    shots = choose_shots(
-        options.data_path,
-        run.info,
-        options.shot,
-        draw=options.iterate,
-        seed=options.seed,
-        lists=options.fewshot_path,
-    )
-    support = Support(shots, run.info, options.img_size)
-    tests = evaluation_set(options.data_path, run.info, options.img_size)
+    run.shots_used = run.shots()
+    support = Support(run.shots_used, run.info, side)
+    tests = evaluation_set(data, run.info, side)
     train_streams = run.streams(support, options.batch_size)
     test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
-    text = {run.info.noun: run.text(run.info.noun)}
+    valid = run.valid([run.info], run.shots_used)
 
-    for epoch in range(1, options.epoch + 1):
+    for epoch in range(1, epochs + 1):
         order = torch.randperm(len(support), generator=run.generator).tolist()
-        run.losses.append(run.train(train_streams, text, order, f"epoch {epoch}/{options.epoch}"))
-        if options.recipe.select == "test" or epoch == options.epoch:
-            run.keep(run.test(test_streams, memory=train_streams), epoch, shots)
+        run.losses.append(run.train(train_streams, order, f"epoch {epoch}/{epochs}"))
+        run.assess(epoch, test_streams, valid, train_streams, last=epoch == epochs)
 
-    return run.finish(run.chosen, tests, best_epoch=run.best_epoch, shots=shots.names())
+    return run.finish(tests)
 
 
 if __name__ == "__main__":

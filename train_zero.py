@@ -2,7 +2,8 @@
 
     python train_zero.py --obj Liver
 
-The test set is scored before the first step of an epoch and after each fifth of its steps but the last. With
+The adapters are looked at before the first step of an epoch, after each fifth of its steps but the last, and (which the
+released code does not do, so that its rule may not choose it) at the end. With
 `torchrun --nproc_per_node N train_zero.py ...` a step takes --batch_size images from each process, and its gradient is
 the mean over all of them.
 """
@@ -16,7 +17,8 @@ from dataset.medical_few import evaluation_set
 from dataset.medical_zero import others, zero_shot_set
 from evaluation import Evaluation
 from options import parse
-from runner import Run, command
+from runner import command
+from training import TrainingRun
 
 PARTS = 5  # of an epoch, each preceded by a test
 
@@ -32,29 +34,27 @@ def parts(order: list[int], step: int) -> list[list[int]]:
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Train and test; returns the chosen moment's evaluation."""
     options = parse("train_zero", argv)
-    run = Run(options)
-    run.start_from(options.init)
+    run = TrainingRun(options)
+    data, side, epochs = options.data_path, options.img_size, options.epoch
 
-    train_set = zero_shot_set(options.data_path, run.info, options.img_size)
-    tests = evaluation_set(options.data_path, run.info, options.img_size)
+    train_set = zero_shot_set(data, run.info, side)
+    tests = evaluation_set(data, run.info, side)
     train_streams = run.streams(train_set, options.batch_size)
     test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
-    text = {other.noun: run.text(other.noun) for other in others(run.info)}
+    valid = run.valid(others(run.info))
 
-    for epoch in range(1, options.epoch + 1):
+    for epoch in range(1, epochs + 1):
         order = torch.randperm(len(train_set), generator=run.generator).tolist()
         loss = 0.0
         for part, images in enumerate(parts(order, options.batch_size * run.world.size)):
-            if options.recipe.select == "test":
-                run.keep(run.test(test_streams), epoch - 1 + part / PARTS)
+            run.assess(epoch - 1 + part / PARTS, test_streams, valid)
             if images:
-                told = f"epoch {epoch}/{options.epoch} part {part + 1}/{PARTS}"
-                loss += run.train(train_streams, text, images, told) * len(images) / len(order)
+                told = f"epoch {epoch}/{epochs} part {part + 1}/{PARTS}"
+                loss += run.train(train_streams, images, told) * len(images) / len(order)
         run.losses.append(loss)
-    if options.recipe.select == "last":
-        run.keep(run.test(test_streams), options.epoch)
+    run.assess(epochs, test_streams, valid, last=True, oracle=False)
 
-    return run.finish(run.chosen, tests, best_epoch=run.best_epoch)
+    return run.finish(tests)
 
 
 if __name__ == "__main__":

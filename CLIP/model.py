@@ -3,7 +3,7 @@
 Letters: B images or sentences, S image side, P patches per side, N = P * P, D width, E joint width, T tokens.
 
 The residual stream and the layer norms stay in float32. The large products run in the type of their weights, so
-casting the weights of the blocks (`CLIP.cast_blocks`) is all that half precision needs.
+casting the weights of the blocks (`cast_blocks`) is all that half precision needs.
 """
 
 from collections.abc import Callable
@@ -152,8 +152,17 @@ class VisionTransformer(nn.Module):
         return self.ln_post(cls) @ self.proj
 
 
+def cast_blocks(tower: Transformer, dtype: torch.dtype) -> None:
+    """Cast the large matrices of all blocks, in place. Norms, embeddings and the stream stay in float32."""
+    for block in tower.resblocks:
+        block.attn.to(dtype)
+        block.mlp.to(dtype)
+
+
 class CLIP(nn.Module):
     """Both towers under the names of the published state dict."""
+
+    text_asleep: torch.dtype | None = None  # what the text blocks will compute in; None: they are ready
 
     def __init__(self, config: ClipConfig, activation: str = "gelu") -> None:
         super().__init__()
@@ -183,15 +192,21 @@ class CLIP(nn.Module):
         The attention is causal and the row of the end token is read, so zeros behind it change nothing: T may be cut
         to the longest sentence.
         """
+        self.wake_text()
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.transformer(x, causal=True)
         ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # the end token has the highest id
         return self.ln_final(ends) @ self.text_projection
 
-    def cast_blocks(self, dtype: torch.dtype) -> "CLIP":
-        """Cast the large matrices of all blocks, in place. Norms, embeddings and the stream stay in float32."""
-        for tower in (self.visual.transformer, self.transformer):
-            for block in tower.resblocks:
-                block.attn.to(dtype)
-                block.mlp.to(dtype)
-        return self
+    def wake_text(self) -> None:
+        """Give the text weights the types they compute in; until a sentence comes they stay as the file has them.
+
+        Text features are mostly read from disk, and half a gigabyte is then never made.
+        """
+        if self.text_asleep is None:
+            return
+        for name, parameter in self.named_parameters():
+            if not name.startswith("visual."):
+                parameter.data = parameter.data.float()
+        cast_blocks(self.transformer, self.text_asleep)
+        self.text_asleep = None

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower
+from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower, cast_blocks
 from CLIP.transformers_names import from_transformers, is_transformers
 from errors import UserError
 from utils import LOAD_ERRORS
@@ -181,7 +181,8 @@ def create_model(
     """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
 
     The size of the network is read from the weights; `name`, unless None, must agree with it. The weights are float32;
-    with another `precision` (a key of DTYPES) the matrices of the blocks are cast. Raises UserError for a file that is
+    with another `precision` (a key of DTYPES) the matrices of the blocks are cast. The text tower takes these
+    types when the first sentence comes. Raises UserError for a file that is
     missing, damaged or of another shape, and for an image side below one patch.
     """
     file = weight_path(name, path)
@@ -201,7 +202,10 @@ def create_model(
         positions = resize_positions(state["visual.positional_embedding"], image_size // config.patch_size)
         state["visual.positional_embedding"] = positions
         model.visual.positional_embedding = torch.nn.Parameter(torch.empty_like(positions, device="meta"))
-        model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+        ready = {key: value.float() if key.startswith("visual.") else value for key, value in state.items()}
+        model.load_state_dict(ready, assign=True)
         checked.result()
     model.eval().requires_grad_(False)
-    return model.cast_blocks(DTYPES[precision]).to(device)
+    model.text_asleep = DTYPES[precision]
+    cast_blocks(model.visual.transformer, DTYPES[precision])
+    return model.to(device)

@@ -36,9 +36,9 @@ def start_ours(weights: str, side: str, device: str) -> dict[str, float]:
     """Load everything up to a ready model as train_few.py does."""
     import train_few  # noqa: F401  # what a script imports belongs to its start
     from options import parse
-    from runner import Run
+    from training import TrainingRun
 
-    Run(parse("train_few", ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device]))
+    TrainingRun(parse("train_few", ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device]))
     return {"ready": time.monotonic()}
 
 

@@ -17,8 +17,9 @@ from dataset.shots import choose_shots
 from engine import build_memory, predict, train
 from evaluation import Maps
 from options import parse
-from runner import Run, load_text
+from runner import load_text
 from streams import Streams
+from training import TrainingRun
 
 NOUN, OBJECT, SHOTS = "Brain", "Brain", 2
 
@@ -35,7 +36,7 @@ class Pair:
         if not self.data.exists():
             write_demo(self.data, valid=4, test=20, shots=(SHOTS,))
         flags = ["--obj", OBJECT, "--shot", SHOTS, "--clip_path", s.weights, "--img_size", s.side, "--device", s.device]
-        self.run = Run(parse("train_few", [str(flag) for flag in flags]))
+        self.run = TrainingRun(parse("train_few", [str(flag) for flag in flags]))
         self.model = baseline.load(s.weights, s.side, LEVELS, s.device)
         for branch in ("seg_adapters", "det_adapters"):
             getattr(self.run.mvfa, branch).load_state_dict(getattr(self.model, branch).state_dict())

@@ -60,7 +60,7 @@ def make(count: int, side: int, seed: int = 0) -> Invented:
 
 def predictions(invented: Invented) -> tuple[Predictions, Streams]:
     """As this program holds them: its predictions, and what its evaluation asks of the streams of a test set."""
-    found = Predictions(ScoreForm(), logits=[invented.logits], distance=[invented.distance])
+    found = Predictions(ScoreForm(), True, logits=invented.logits, distance=invented.distance)
 
     class Masks:
         source = SimpleNamespace(side=invented.side, labels=invented.labels)

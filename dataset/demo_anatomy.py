@@ -256,6 +256,24 @@ def histopathology(rng: Rng, abnormal: bool) -> Picture:
     return stain(pink, blue, rng), mask
 
 
+def skin(rng: Rng, abnormal: bool) -> Picture:
+    """Skin: pink with fine furrows and small round moles, and, if abnormal, a ragged dark patch of mixed colour."""
+    size = (256, 256)
+    pink = 0.30 + 0.03 * clouds(size, rng, (6, 6)) + 0.02 * clouds(size, rng, (60, 60))
+    blue = 0.05 + 0.015 * np.clip(clouds(size, rng, (5, 5)), 0, 2)
+    for _ in range(int(rng.integers(1, 4))):
+        (x, y), radius = rng.uniform(-0.8, 0.8, 2).tolist(), rng.uniform(0.03, 0.07)
+        mole = area(size, oval((x, y), (radius, radius), rng, 0.04), 2.5)
+        pink, blue = pink + 0.3 * mole, blue + 0.25 * mole
+    mask = np.zeros(size, bool)
+    if abnormal:
+        mask = lesion_area(np.ones(size, np.float32), rng)
+        cover = blur(mask, 2)
+        lay(pink, cover, 0.5 + 0.1 * grains(size, rng))
+        lay(blue, cover, 0.35 + 0.12 * grains(size, rng))
+    return stain(pink, blue, rng), mask
+
+
 PAINTERS: dict[str, Callable[[Rng, bool], Picture]] = {
     "Brain": brain,
     "Liver": liver,
@@ -263,6 +281,7 @@ PAINTERS: dict[str, Callable[[Rng, bool], Picture]] = {
     "Retina_OCT2017": lambda rng, abnormal: retina((248, 256), rng, abnormal),
     "Chest": chest,
     "Histopathology": histopathology,
+    "Skin": skin,
 }
 
 

@@ -115,5 +115,8 @@ class ImageSet:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Item:
-        record = self.records[index]
-        return Item(load_image(record.image, self.side), pack_mask(load_mask(record, self.side) > FOREGROUND), index)
+        return Item(load_image(self.records[index].image, self.side), pack_mask(self.mask(index)), index)
+
+    def mask(self, index: int) -> Tensor:
+        """Mask [S, S] bool of an image, empty where it has none."""
+        return load_mask(self.records[index], self.side) > FOREGROUND

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dataset.catalog import Info
-from dataset.folder import ImageSet, Record, list_split, load_image, load_mask
+from dataset.folder import LABELS, ImageSet, Record, list_images, list_split, load_image, load_mask, object_folder
 from dataset.items import Item, pack_mask
 from dataset.shots import Shots
 from utils import augment
@@ -15,19 +15,18 @@ THRESHOLD = 0.5  # of a mask after augmentation
 
 
 class Support:
-    """Training images as an ImageSource: 11 K abnormal versions, then 11 K normal ones.
+    """Training images as an ImageSource: 11 K abnormal versions (if there are any), then 11 K normal ones.
 
     images [22 K, 3, S, S] float32 in [0, 1]; masks [22 K, S, S] bool; labels [22 K] float32, 1 abnormal.
     """
 
     def __init__(self, shots: Shots, info: Info, side: int) -> None:
         self.side, parts = side, []
-        for records in (shots.abnormal, shots.normal):
+        for records in filter(None, (shots.abnormal, shots.normal)):
             images, masks = stack_shots(records, side)
             parts.append((augment(images), augment(masks[:, None])[:, 0] > THRESHOLD))
         self.images, self.masks = (torch.cat(column) for column in zip(*parts, strict=True))
-        abnormal = len(parts[0][0])
-        self.labels = (torch.arange(len(self.images)) < abnormal).float()
+        self.labels = (torch.arange(len(self.images)) < len(self.images) - len(parts[-1][0])).float()
         self.masked = torch.full((len(self.images),), info.masks)
         self.nouns = [info.noun] * len(self.images)
 
@@ -48,6 +47,15 @@ def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
     images = torch.stack([load_image(r.image, side) for r in records]) / 255
     masks = torch.stack([load_mask(r, side) for r in records]) / 255
     return images, masks
+
+
+def validation_set(data_path: Path, info: Info, side: int, shots: Shots | None = None) -> ImageSet | None:
+    """The images of `valid` that are not shots; None unless both labels are among them."""
+    if not any(list_images(object_folder(data_path, info) / "valid" / state / "img") for state in LABELS):
+        return None
+    taken = {r.image for r in (*shots.normal, *shots.abnormal)} if shots else set()
+    records = [r for r in list_split(data_path, info, "valid") if r.image not in taken]
+    return ImageSet(records, side) if {r.label for r in records} == {0, 1} else None
 
 
 def evaluation_set(data_path: Path, info: Info, side: int) -> ImageSet:

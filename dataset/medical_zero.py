@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from dataset.catalog import CATALOG, Info
+from dataset.catalog import BENCHMARK, Info
 from dataset.folder import ImageSet, list_split
 
 
 def others(info: Info) -> list[Info]:
-    """The objects that a zero-shot model of `info` is trained on."""
-    return [other for other in CATALOG.values() if other.name != info.name]
+    """The objects that a zero-shot model of `info` is trained on: those of the benchmark but itself."""
+    return [other for other in BENCHMARK if other.name != info.name]
 
 
 def zero_shot_set(data_path: Path, info: Info, side: int) -> ImageSet:

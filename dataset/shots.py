@@ -24,17 +24,17 @@ class Shots:
         return {"normal": [r.image.name for r in self.normal], "abnormal": [r.image.name for r in self.abnormal]}
 
 
-def read_list(path: Path, draw: int) -> tuple[list[str], list[str]]:
-    """File names of the normal and of the abnormal shots of a draw. UserError if the list lacks it."""
+def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], list[str]]:
+    """File names of the normal and (if wanted) the abnormal shots of a draw. UserError if the list lacks it."""
     draws = {}
     for line in path.read_text().splitlines():
         key, _, names = line.partition(":")
         draws[key.strip()] = names.split()
-    for key in (f"n-{draw}", f"a-{draw}"):
+    for key in (f"n-{draw}", f"a-{draw}") if abnormal else (f"n-{draw}",):
         if not draws.get(key):
             has = ", ".join(sorted(draws)) or "nothing"
             raise UserError(f"{path} has no line {key!r}: (it has {has}); choose another --iterate, or -1 for a draw")
-    return draws[f"n-{draw}"], draws[f"a-{draw}"]
+    return draws[f"n-{draw}"], draws[f"a-{draw}"] if abnormal else []
 
 
 def find(folder: Path, info: Info, names: list[str], source: Path) -> list[Record]:
@@ -49,9 +49,18 @@ def find(folder: Path, info: Info, names: list[str], source: Path) -> list[Recor
 
 
 def choose_shots(
-    data_path: Path, info: Info, k: int, *, draw: int = 0, seed: int = 111, lists: Path = Path("dataset/fewshot_seed")
+    data_path: Path,
+    info: Info,
+    k: int,
+    *,
+    draw: int = 0,
+    seed: int = 111,
+    lists: Path = Path("dataset/fewshot_seed"),
+    abnormal: bool = True,
 ) -> Shots:
     """The K shots of draw number `draw` of the object's list, or a seeded draw if `draw` is RANDOM_DRAW.
+
+    Without `abnormal` only the normal ones, of which the same are chosen.
 
     Raises UserError if the list, a draw or a file is missing, if the list has another K, or if there are too few
     images to draw from.
@@ -60,20 +69,20 @@ def choose_shots(
     folders = [valid / "good" / "img", valid / "Ungood" / "img"]
     if draw == RANDOM_DRAW:
         generator, drawn = random.Random(seed), []
-        for folder in folders:  # normals first: the order belongs to the draw
+        for folder in folders[: 1 + abnormal]:  # normals first: the order belongs to the draw
             images = list_images(folder)
             if len(images) < k:
                 raise UserError(f"--shot {k}: {folder} has {len(images)} images; choose at most as many")
             drawn.append([record(info, image) for image in generator.sample(images, k)])
-        return Shots(*drawn)
+        return Shots(drawn[0], drawn[1] if abnormal else [])
     path = lists / info.name / f"{k}-shot.txt"
     if not path.is_file():
         raise UserError(
             f"no shot list {path}; get {LISTS}/{info.name}/{k}-shot.txt, "
             f"pass --fewshot_path DIR, or draw with --iterate -1"
         )
-    names = read_list(path, draw)
-    for group in names:
+    names = read_list(path, draw, abnormal)
+    for group in names[: 1 + abnormal]:
         if len(group) != k:
             raise UserError(f"{path} names {len(group)} files in draw {draw}; {k} are allowed, so mend the list")
     return Shots(*(find(folder, info, group, path) for folder, group in zip(folders, names, strict=True)))

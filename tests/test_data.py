@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.catalog import CATALOG, info
+from dataset.catalog import BENCHMARK, CATALOG, info
 from dataset.folder import ImageSet, list_split, load_image, load_mask, resize
 from dataset.items import unpack_masks
 from dataset.medical_few import Support, evaluation_set
@@ -16,12 +16,15 @@ from dataset.shots import choose_shots
 from errors import UserError
 from utils import augment, choose_device
 
+BENCHMARK_NAMES = ["Brain", "Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "Histopathology"]
+
 
 def test_catalog():
-    assert list(CATALOG) == ["Brain", "Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "Histopathology"]
+    assert list(CATALOG) == [*BENCHMARK_NAMES, "Skin"]
+    assert [i.name for i in BENCHMARK] == BENCHMARK_NAMES
     assert [i.name for i in CATALOG.values() if i.masks] == ["Brain", "Liver", "Retina_RESC"]
-    with pytest.raises(UserError, match="unknown object 'Skin'; known: Brain, Liver"):
-        info("Skin")
+    with pytest.raises(UserError, match="unknown object 'Lung'; known: Brain, Liver"):
+        info("Lung")
 
 
 def test_order_and_labels(demo_root):
@@ -145,7 +148,7 @@ def test_augmentation_by_hand():
 def test_zero_shot_set_leaves_its_object_out(demo_root):
     train = zero_shot_set(demo_root / "data", info("Liver"), 16)
     assert len(train) == 50
-    assert {r.object.name for r in train.records} == set(CATALOG) - {"Liver"}
+    assert {r.object.name for r in train.records} == set(BENCHMARK_NAMES) - {"Liver"}
     assert train.masked.sum() == 20
     assert len(others(info("Liver"))) == 5
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-import metrics
 import scoring
+from counts import Bins, Counts, StreamingCounts, count
 from errors import UserError
 from loss import Objective, dice_loss, focal_loss
-from metrics import StreamingAUROC, auroc, image_auroc
+from metrics import auroc, image_auroc
 from tests.conftest import TOLERANCE
 
 
@@ -40,66 +40,93 @@ def test_auroc_equals_sklearn_and_pairs(name):
     scores, labels = cases()[name]
     expected = roc_auc_score(labels.numpy(), scores.numpy())
     assert pairs(scores, labels) == pytest.approx(expected, abs=1e-12)
-    assert auroc(scores, labels) == pytest.approx(expected, abs=1e-12)
+    assert auroc(count(scores, labels)) == (pytest.approx(expected, abs=1e-12), 0)
     assert image_auroc(scores.float(), labels.float()) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["smooth", "ties", "constant", "separable"])
-def test_streaming_auroc(name):
+@pytest.mark.parametrize("limit", [10_000, 50, 0])
+def test_streaming_counts(name, limit):
     scores, labels = cases()[name]
-    expected = roc_auc_score(labels.numpy(), scores.numpy())
-    exact, binned = StreamingAUROC(), StreamingAUROC(exact_limit=50)
+    streaming = StreamingCounts(limit)
     for part in range(0, 400, 100):
-        exact.update(scores[part : part + 100].view(10, 10), labels[part : part + 100].view(10, 10))
-        binned.update(scores[part : part + 100].view(10, 10), labels[part : part + 100].view(10, 10))
-    assert exact.compute() == pytest.approx(expected, abs=1e-12)
-    assert exact.bound == 0
-    assert binned.compute() == pytest.approx(expected, abs=1e-9)
-    assert abs(binned.compute() - expected) <= binned.bound + 1e-12
+        streaming.update(scores[part : part + 100].view(10, 10), labels[part : part + 100].view(10, 10))
+    found, bound = auroc(counts := streaming.counts())
+    assert counts.exact == (limit > 400)
+    assert abs(found - roc_auc_score(labels.numpy(), scores.numpy())) <= bound + 1e-12
+    assert bound <= 1e-3 if name == "smooth" else True  # a tie counts into the bound
 
 
-def test_the_bound_holds_with_coarse_bins():
+def test_bins_are_in_the_order_of_the_scores():
+    g = torch.Generator().manual_seed(8)
+    scores = torch.cat([torch.rand(3_000, generator=g) ** 8, torch.tensor([0.0, 1.0, 0.5, 1e-30])]).sort().values
+    bins = Bins(torch.rand(500, generator=g) ** 2, 4_096)
+    index, lowest = bins.index(scores).long(), bins.thresholds()
+    assert (index.diff() >= 0).all()
+    assert index.max() < bins.total == len(lowest)
+    assert (lowest.diff() > 0).all()
+    assert (lowest[index] <= scores).all()
+    assert (scores[index + 1 < bins.total] < lowest[(index + 1)[index + 1 < bins.total]]).all()
+
+
+def test_the_bound_holds_where_the_sample_misled():
     g = torch.Generator().manual_seed(4)
+    coarse = StreamingCounts(exact_limit=0, bins=16)
+    coarse.update(torch.rand(50, generator=g) * 0.1, torch.zeros(50, dtype=torch.bool))
     labels = torch.rand(5_000, generator=g) < 0.1
-    scores = (torch.rand(5_000, generator=g) * 0.6 + 0.4 * labels).clamp(0, 1)
-    coarse = StreamingAUROC(exact_limit=0, bins=16)
+    scores = 0.7 + (torch.rand(5_000, generator=g) * 0.6 + 0.4 * labels) * 0.01
     coarse.update(scores, labels)
-    error = abs(coarse.compute() - roc_auc_score(labels.numpy(), scores.numpy()))
-    assert 0 < error <= coarse.bound < 0.05
+    found, bound = auroc(coarse.counts())
+    first = torch.rand(50, generator=torch.Generator().manual_seed(4)) * 0.1
+    truth = roc_auc_score(torch.cat([torch.zeros(50).bool(), labels]).numpy(), torch.cat([first, scores]).numpy())
+    assert 0 < abs(found - truth) <= bound < 0.1
 
 
-def test_many_pixels_keep_the_stated_bound():
+@pytest.mark.parametrize("shape", ["narrow", "saturated", "even"])
+def test_many_pixels_keep_the_stated_bound(shape):
+    """Also where nearly all scores are below 1e-10, as those of a model that is sure."""
     g = torch.Generator().manual_seed(5)
-    streaming, kept = StreamingAUROC(exact_limit=1_000), []
-    for _ in range(4):
+    streaming, kept = StreamingCounts(exact_limit=100_000), []
+    for _ in range(8):
         labels = torch.rand(100_000, generator=g) < 0.02
-        scores = (torch.randn(100_000, generator=g) * 0.01 + 0.1 + 0.01 * labels).clamp(0, 1)
+        noise = torch.randn(100_000, generator=g)
+        scores = {
+            "narrow": (noise * 0.01 + 0.1 + 0.01 * labels).clamp(0, 1),
+            "saturated": (noise * 6 - 30 + 8 * labels).sigmoid(),
+            "even": torch.rand(100_000, generator=g) ** (1 - 0.5 * labels.float()),
+        }[shape]
         streaming.update(scores, labels)
         kept.append((scores, labels))
     scores, labels = (torch.cat(column) for column in zip(*kept, strict=True))
-    assert abs(streaming.compute() - roc_auc_score(labels.numpy(), scores.numpy())) <= streaming.bound
-    assert streaming.bound <= 1e-6
+    found, bound = auroc(streaming.counts())
+    assert abs(found - roc_auc_score(labels.numpy(), scores.numpy())) <= bound <= 1e-6
 
 
-@pytest.mark.parametrize("function", [auroc, image_auroc])
-def test_one_label_or_nan_is_refused(function):
-    with pytest.raises(UserError, match="needs both labels: got 0 abnormal and 3 normal"):
-        function(torch.rand(3), torch.zeros(3))
-    with pytest.raises(UserError, match="not finite"):
-        function(torch.tensor([0.1, math.nan]), torch.tensor([0, 1]))
+def test_one_label_or_nan_is_refused():
+    for function in (lambda s, y: count(s, y.bool()), image_auroc):
+        with pytest.raises(UserError, match="needs both labels: got 0 abnormal and 3 normal"):
+            function(torch.rand(3), torch.zeros(3))
+        with pytest.raises(UserError, match="not finite"):
+            function(torch.tensor([0.1, math.nan]), torch.tensor([0, 1]))
 
 
-def test_streaming_refuses_one_label_and_nan():
-    streaming = StreamingAUROC(exact_limit=1)
-    with pytest.raises(UserError, match="not finite"):
-        streaming.update(torch.tensor([math.inf]), torch.tensor([True]))
+@pytest.mark.parametrize("value", [math.inf, math.nan, -0.1, 1.1])
+def test_streaming_refuses_what_is_no_score(value):
+    with pytest.raises(UserError, match="not finite or not in"):
+        StreamingCounts().update(torch.tensor([0.5, value]), torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_streaming_refuses_one_label(limit):
+    streaming = StreamingCounts(exact_limit=limit)
     streaming.update(torch.rand(5), torch.zeros(5, dtype=torch.bool))
     with pytest.raises(UserError, match="both labels"):
-        streaming.compute()
+        streaming.counts()
 
 
-def test_area_needs_no_scores():
-    area, tied = metrics.area(torch.tensor([0, 2, 1]), torch.tensor([3, 1, 0]))
+def test_auroc_needs_no_scores():
+    counts = Counts(torch.zeros(3), torch.tensor([0, 2, 1]), torch.tensor([3, 1, 0]), exact=False)
+    area, tied = auroc(counts)
     assert area == pytest.approx((2 * 3 + 2 * 1 * 0.5 + 1 * 4) / 12)
     assert tied == pytest.approx(1 / 12)
 

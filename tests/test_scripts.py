@@ -82,7 +82,7 @@ def test_zero_shot_from_images_to_results(flags, tmp_path, obj):
     tested = script_test_zero.main(flags(obj, "test_zero"))
     torch.testing.assert_close(tested.scores, trained.scores)
     found = metrics(tmp_path, "train_zero")
-    assert [e["epoch"] for e in found["evaluations"]] == pytest.approx([i / 5 for i in range(10)])
+    assert [e["epoch"] for e in found["evaluations"]] == pytest.approx([i / 5 for i in range(11)])
     assert len(found["train_loss"]) == 2
     assert rows(tmp_path, "test_zero")[0]["memory_score"] == ""
 
@@ -208,7 +208,7 @@ def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--obj", "Skin"], "invalid choice: 'Skin'"),
+        (["--obj", "Lung"], "invalid choice: 'Lung'"),
         (["--obj", "Brain", "--shots", "4"], "unrecognized arguments: --shots 4"),
         (["--obj", "Brain", "--shot", "0"], "0 is not at least 1"),
         (["--obj", "Brain", "--img_size", "abc"], "invalid int value: 'abc'"),

@@ -13,11 +13,14 @@ LAYERS = [  # each may import those before it, and itself
     {"scoring", "caches", "distributed"},
     {"loss"},
     {"streams", "engine"},
+    {"counts"},
     {"metrics"},
     {"recipe", "checkpoint"},
     {"evaluation"},
+    {"details", "selection"},
     {"options", "report"},
     {"runner"},
+    {"training", "testing"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 DRIVERS = {"demo"}  # scripts that run other scripts, as a person would

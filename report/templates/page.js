@@ -1,0 +1,159 @@
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const config = { responsive: true, displayModeBar: false };
+const FOUND = [255, 140, 0]; // the colours of the panels, in red, green, blue
+const TRUTH = [0, 225, 255];
+const TINT = 0.35; // share of FOUND within the region
+
+// ---- tables: sorting and filtering
+
+function key(row, column) {
+  const cell = row.cells[column];
+  if (!("value" in cell.dataset)) return cell.textContent;
+  return cell.dataset.value === "" ? null : Number(cell.dataset.value);
+}
+
+function compare(a, b) {
+  return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
+}
+
+function sortBy(table, heading) {
+  const column = heading.cellIndex;
+  const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  const rows = [...table.tBodies[0].rows].map((row) => [key(row, column), row]);
+  const there = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * compare(a, b));
+  const absent = rows.filter(([value]) => value === null); // last, whichever the direction
+  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+  heading.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+  table.tBodies[0].append(...[...there, ...absent].map(([, row]) => row));
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const heading of table.tHead.rows[0].cells) {
+    heading.querySelector("button").addEventListener("click", () => sortBy(table, heading));
+  }
+  const filter = table.parentElement.previousElementSibling.querySelector(".filter");
+  filter.addEventListener("input", () => {
+    const words = filter.value.toLowerCase().split(/\s+/);
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+}
+
+// ---- plots
+
+function draw(target, plot) {
+  target.hidden = !plot;
+  if (plot) Plotly.react(target, plot.data, plot.layout, config);
+}
+
+for (const target of document.querySelectorAll("[data-plot]")) draw(target, data.plots[target.dataset.plot]);
+
+const curveChoice = document.getElementById("curve-choice");
+function drawCurves() {
+  for (const target of document.querySelectorAll("[data-curve]")) {
+    draw(target, data.curves[curveChoice.value][target.dataset.curve]);
+  }
+}
+if (curveChoice) {
+  curveChoice.addEventListener("change", drawCurves);
+  drawCurves();
+}
+
+// ---- pictures: regions above the threshold
+
+async function pixels(uri) {
+  const image = new Image();
+  image.src = uri;
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+// Of an image's pixels, whether each is inside: its first channel is at least `least`.
+function region(image, least) {
+  return Uint8Array.from({ length: image.data.length / 4 }, (_, at) => (image.data[4 * at] >= least ? 1 : 0));
+}
+
+// Whether a pixel inside touches the outside or the border.
+function onEdge(inside, at, width, height) {
+  const x = at % width;
+  if (x === 0 || x === width - 1 || at < width || at >= width * (height - 1)) return true;
+  return !(inside[at - 1] && inside[at + 1] && inside[at - width] && inside[at + width]);
+}
+
+function paint(shown, at, colour, share) {
+  for (let channel = 0; channel < 3; channel += 1) {
+    const place = 4 * at + channel;
+    shown.data[place] = (1 - share) * shown.data[place] + share * colour[channel];
+  }
+}
+
+function told(found, truth) {
+  const sum = (inside) => inside.reduce((total, one) => total + one, 0);
+  const share = `marked: ${((100 * sum(found)) / found.length).toFixed(1)} % of the image`;
+  if (!truth || !sum(truth)) return `${share};`;
+  const common = sum(found.map((one, at) => one & truth[at]));
+  return `${share}, Dice with the mask ${((2 * common) / (sum(found) + sum(truth))).toFixed(3)};`;
+}
+
+function mark(figure, threshold) {
+  const { image, map, mask } = figure.parts;
+  const { width, height } = image;
+  const shown = new ImageData(new Uint8ClampedArray(image.data), width, height);
+  const found = region(map, threshold * 255);
+  const truth = mask && region(mask, 128);
+  for (let at = 0; at < found.length; at += 1) {
+    if (found[at]) paint(shown, at, FOUND, onEdge(found, at, width, height) ? 1 : TINT);
+    if (truth && truth[at] && onEdge(truth, at, width, height)) paint(shown, at, TRUTH, 1);
+  }
+  const canvas = figure.querySelector("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  canvas.getContext("2d").putImageData(shown, 0, 0);
+  figure.querySelector(".share").textContent = told(found, truth);
+}
+
+async function load(figure) {
+  const { image, map, mask } = figure.dataset;
+  figure.parts ??= {
+    image: await pixels(image),
+    map: await pixels(map),
+    mask: mask ? await pixels(mask) : null,
+  };
+}
+
+function startGallery(choice) {
+  const slider = document.getElementById("threshold");
+  const value = document.getElementById("threshold-value");
+  const groups = [...document.querySelectorAll(".shown")];
+  const redraw = () => {
+    value.textContent = Number(slider.value).toFixed(3);
+    for (const figure of groups[choice.value].querySelectorAll(".picture")) {
+      if (figure.parts) mark(figure, Number(slider.value));
+    }
+  };
+  const reset = () => {
+    slider.value = groups[choice.value].dataset.threshold;
+    redraw();
+  };
+  const show = async () => {
+    groups.forEach((group, index) => { group.hidden = index !== Number(choice.value); });
+    const figures = [...groups[choice.value].querySelectorAll(".picture")];
+    reset();
+    await Promise.all(figures.map(load));
+    redraw();
+  };
+  slider.addEventListener("input", redraw);
+  document.getElementById("threshold-reset").addEventListener("click", reset);
+  choice.addEventListener("change", show);
+  show();
+}
+
+const galleryChoice = document.getElementById("gallery-choice");
+if (galleryChoice) startGallery(galleryChoice);

@@ -1,0 +1,83 @@
+"""A test run: a checkpoint, the scores of a test set, everything measured of them, and pictures."""
+
+from typing import Any
+
+import torch
+
+import checkpoint
+from dataset.folder import ImageSet
+from details import measure
+from engine import Predictions
+from evaluation import Evaluation, Maps
+from options import FEW
+from runner import Run
+from streams import Streams
+
+MAP_THRESHOLD = 0.5  # of a contour where neither a flag nor a mask gives one
+
+
+class ScoringRun(Run):
+    """A run that scores a test set with adapters that are there."""
+
+    def load_adapters(self) -> None:
+        """Load --ckpt, or the run's own checkpoint (few-shot: else the authors' name), refused if it is another's."""
+        options = self.options
+        if options.ckpt is not None:
+            checkpoint.apply(self.mvfa, checkpoint.load(options.ckpt))
+            return
+        own, authors = options.checkpoint, options.save_path / f"{options.obj}.pth"
+        found = checkpoint.load(authors if options.setting == FEW and authors.is_file() and not own.is_file() else own)
+        checkpoint.check_about(found, self.about())
+        checkpoint.apply(self.mvfa, found)
+
+    def score(self, tests: ImageSet, memory: Streams | None = None, **more: Any) -> Evaluation:
+        """Score the test set, measure it, draw what was asked for, and write all of it."""
+        options = self.options
+        streams = self.streams(tests, options.test_batch_size, reused=False)
+        found = self.predict(streams, memory, maps=options.pictures > 0)
+        evaluation = self.evaluate(found, streams)
+        self.tell(evaluation)
+        if self.world.first:
+            more["details"] = measure(
+                evaluation,
+                found,
+                streams,
+                threshold=options.threshold,
+                resamples=options.bootstrap,
+                seed=options.seed,
+            )
+            if options.pictures:
+                more |= self.draw(evaluation, found, tests, more["details"])
+        return self.write(evaluation, tests, **more)
+
+    def draw(
+        self, evaluation: Evaluation, found: Predictions, tests: ImageSet, details: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write the pictures; what metrics.json says of them."""
+        from report.pictures import SCALE, Picture, choose, write_pictures  # only where pictures are asked for
+
+        options, maps, files = self.options, Maps(found, tests.side), self.files(tests)
+        measured = details["pixel"]["both"]["threshold"] if details["pixel"] else MAP_THRESHOLD
+        threshold = measured if options.threshold is None else options.threshold
+        generator = torch.Generator().manual_seed(options.seed)
+        pictures = []
+        for i in choose(evaluation.scores, tests.labels, options.pictures, options.picture_order, generator):
+            text, memory, final = (None if m is None else m[0].cpu().numpy() for m in maps.block(slice(i, i + 1)))
+            assert text is not None
+            assert final is not None
+            picture = Picture(
+                index=i,
+                file=files[i],
+                label=int(tests.labels[i]),
+                score=float(evaluation.scores[i]),
+                rank=options.picture_order,
+                image=tests[i].image.permute(1, 2, 0).numpy(),
+                mask=tests.mask(i).numpy() if self.info.masks else None,
+                text_map=text,
+                memory_map=memory,
+                final_map=final,
+            )
+            pictures.append(picture)
+        scale = SCALE if options.picture_scale == "common" else None
+        written = write_pictures(options.out, pictures, threshold, scale)
+        return {"threshold": threshold, "pictures": written}
