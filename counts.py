@@ -124,7 +124,7 @@ class StreamingCounts:
         chosen = index[labels]
         parts = [torch.bincount(index, minlength=size), torch.bincount(chosen, minlength=size)]
         if self.shares:
-            parts.append(torch.bincount(chosen, torch.cat(self.shares).double(), size))
+            parts.append(torch.bincount(chosen, torch.cat(self.shares).double(), size).double())  # of none: int64
         self.counted = [a.add_(b) for a, b in zip(self.counted, parts, strict=True)] if self.counted else parts
         self.scores, self.labels, self.shares, self.held = [], [], [], 0
 

@@ -1,4 +1,4 @@
-"""The whole program without any download: synthetic images of all objects, a small random CLIP, the four scripts.
+"""The whole program without any download: synthetic images of all objects, a small stand-in for CLIP, the four scripts.
 
     python demo.py
 

@@ -18,6 +18,7 @@ from loss import Objective
 from streams import Batch, Streams
 
 ADAM_BETAS = (0.5, 0.999)
+LOSS_SCALE = 2.0**12  # at the start, where the backbone is float16
 
 VALUES = ("logits", "distance", "text_scores", "memory_scores")  # the tensors of Predictions
 
@@ -25,10 +26,23 @@ Report = Callable[[float], None]
 
 
 class Trainer:
-    """Two Adam optimisers, seg and det, over the adapters of one model."""
+    """Two Adam optimisers, seg and det, over the adapters of one model.
 
-    def __init__(self, mvfa: MVFA, objective: Objective, rate: float, betas: tuple[float, float] = ADAM_BETAS) -> None:
+    `scaled`: the loss is scaled up before the backward pass and gradients down after it, since those of a float16
+    backbone would vanish; a step whose gradients overflow is left out, and the scale falls.
+    """
+
+    def __init__(
+        self,
+        mvfa: MVFA,
+        objective: Objective,
+        rate: float,
+        betas: tuple[float, float] = ADAM_BETAS,
+        *,
+        scaled: bool = False,
+    ) -> None:
         self.mvfa, self.objective = mvfa, objective
+        self.scaler = torch.amp.GradScaler(mvfa.visual.class_embedding.device.type, LOSS_SCALE, enabled=scaled)
         self.optimisers = {b: torch.optim.Adam(mvfa.adapters(b).parameters(), lr=rate, betas=betas) for b in BRANCHES}
 
     def loss(self, stream: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
@@ -58,7 +72,7 @@ class Trainer:
             stream = batch.stream[rows.to(streams.device)]
             losses = self.loss(stream, source.labels[index].to(streams.device), masks, sentences)
             loss = losses.sum() / batch.total
-            loss.backward()
+            self.scaler.scale(loss).backward()
             total += loss.item()
         if not math.isfinite(total):
             raise UserError(f"the loss became {total}; lower --learning_rate or use --precision fp32")
@@ -67,7 +81,8 @@ class Trainer:
         (any_masked,) = world.total([float(masked.sum())], streams.device)
         for branch in BRANCHES if any_masked else ("det",):
             world.sum_gradients(self.mvfa.adapters(branch).parameters())
-            self.optimisers[branch].step()
+            self.scaler.step(self.optimisers[branch])
+        self.scaler.update()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad()
         return total

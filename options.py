@@ -51,6 +51,7 @@ class Options:
     iterate: int
     device: str | None
     precision: str | None
+    compile: str
     workers: int | None
     cache_gb: float
     cache_dir: Path
@@ -148,6 +149,8 @@ def add_model(parser: Parser) -> None:
     add("--features_list", type=int, nargs="+", default=[6, 12, 18, 24], metavar="BLOCK", help="blocks with adapters")
     add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
     add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
+    compiled = "compile the network with torch.compile; the first step of each batch size then takes a minute"
+    add("--compile", choices=["yes", "no"], default="no", help=f"{compiled} (default: no)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
     add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
     cache = "streams, images and text features kept (default: 8; 0: nothing is kept)"

@@ -76,6 +76,8 @@ class Run:
         )
         form, width = options.recipe.adapter_form, self.clip.config.embed_dim
         self.mvfa = MVFA(self.clip.visual, width, options.features_list, form, self.generator)
+        if options.compile == "yes":
+            self.mvfa.compile()
 
     def text(self, noun: str) -> Tensor:
         """Text features [E, 2] of a noun."""

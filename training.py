@@ -29,7 +29,8 @@ class TrainingRun(Run):
         if options.save_model:
             writable(options.save_path, "--save_path")
         self.rule = options.recipe.select
-        self.trainer = Trainer(self.mvfa, options.recipe.objective, options.learning_rate)
+        objective, scaled = options.recipe.objective, self.precision == "fp16"
+        self.trainer = Trainer(self.mvfa, objective, options.learning_rate, scaled=scaled)
         self.selection, self.losses = Selection(), list[float]()
         self.shots_used: Shots | None = None
         self.best: Evaluation | None = None

@@ -17,7 +17,7 @@ LABELS = {"good": 0, "Ungood": 1}  # in test order
 FOREGROUND = 127  # a mask pixel is foreground above this grey value of 255 (above 0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One image on disk. `mask` is None where every mask pixel is background or where the object has no masks."""
 

@@ -89,7 +89,7 @@ def curves(study: Study) -> tuple[list[tuple[str, list[tuple[str, str]]]], dict[
     """The choice of cells with curves, as (table, [(key, cell)]), and their plots by key."""
     groups: dict[str, list[tuple[str, str]]] = {}
     plots: dict[str, dict[str, Plot]] = {}
-    for spec, _, _, cells in study.places():
+    for spec, _, _, cells in study.places_once(lambda cell: cell.folder):
         for cell in cells:
             if found := curve_plots(cell):
                 key = str(len(plots))

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ Figures = Mapping[tuple[str, str, str, str, str], float]  # (table, shot, method
 class Cell:
     """One training and one test. `metrics` and `training` are the contents of their metrics.json.
 
-    `reason` tells what a missing cell lacks, or the error of a failed one. `folder` is the test's, with its pictures.
+    `reason` tells what a missing cell lacks, or the error of a failed one. `folder` is the test's, with its pictures, `learned` the training's: places
+    of several tables may share both.
     """
 
     table: str
@@ -37,6 +38,7 @@ class Cell:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    learned: Path | None = None
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
@@ -131,6 +133,15 @@ class Study:
                     if cells := self.at(spec.name, row, obj):
                         yield spec, row, obj, cells
 
+    def places_once(self, of: Callable[[Cell], Path | None]) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
+        """Places, but for those whose runs are all, by a folder of theirs, runs of a place before them."""
+        seen: set[tuple[Path | None, ...]] = set()
+        for spec, row, obj, cells in self.places():
+            folders = tuple(map(of, cells))
+            if None in folders or folders not in seen:
+                yield spec, row, obj, cells
+            seen.add(folders)
+
     def count(self, state: str) -> int:
         """How many cells are "done", "missing" or "failed"."""
         return sum(cell.state == state for cell in self.cells)
@@ -186,4 +197,4 @@ def load_cell(
     if metrics is None:
         return Cell(table, row, obj, seed, draw, MISSING, "not run")
     learned = load_metrics(training) if training else None
-    return Cell(table, row, obj, seed, draw, DONE, metrics=metrics, training=learned or {}, folder=test)
+    return Cell(table, row, obj, seed, draw, DONE, metrics=metrics, training=learned or {}, folder=test, learned=training)

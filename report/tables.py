@@ -216,9 +216,12 @@ def long_table(study: Study, spec: TableSpec, figures: Figures) -> Table:
 
 
 def selection_table(study: Study) -> Table:
-    """The checkpoint chosen on the test set, on valid images and at the last epoch, and how much the first flatters."""
+    """The checkpoint chosen on the test set, on valid images and at the last epoch, and how much the first flatters.
+
+    A training that several places share is there once; so is a test in `detail_table`.
+    """
     records = []
-    for spec, row, obj, cells in study.places():
+    for spec, row, obj, cells in study.places_once(lambda cell: cell.learned):
         chosen = [s for c in cells if c.state == DONE and (s := c.training.get("selections"))]
         for metric in study.metrics_of(obj) if chosen else ():
             runs = [{way: percent((s.get(way) or {}).get(metric)) for way in SELECTIONS} for s in chosen]
@@ -232,7 +235,7 @@ def selection_table(study: Study) -> Table:
 def detail_table(study: Study) -> Table:
     """Every metric of every branch: means over runs, in percent but for the threshold."""
     records = []
-    for spec, row, obj, cells in study.places():
+    for spec, row, obj, cells in study.places_once(lambda cell: cell.folder):
         for level in ("image", "pixel"):
             for branch in ("text", "memory", "both"):
                 found = [m for c in cells if c.state == DONE and (m := c.measures(level, branch))]

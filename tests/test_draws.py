@@ -158,7 +158,7 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("argv", ["--shots 0", "--draws 0", "--obj Skin", "--shot 2", "--by_case maybe"])
+@pytest.mark.parametrize("argv", ["--shots 0", "--draws 0", "--obj Lung", "--shot 2", "--by_case maybe"])
 def test_unknown_settings_end_with_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--obj", "Brain", *argv.split()])

@@ -261,3 +261,34 @@ def test_half_precision_stays_near(tiny_path, precision):
     for a, b in zip(*features, strict=True):
         assert b.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=0.1, atol=0.1)
+
+
+def first_gradients(tiny_path, text, precision: str, *, scaled: bool) -> torch.Tensor:
+    """Gradient of the first seg adapter, which comes through all blocks, for a loss that is a ten-millionth."""
+    clip = create_model(None, tiny_path, image_size=32, precision=precision)
+    mvfa = MVFA(clip.visual, 64, LEVELS, generator=torch.Generator().manual_seed(0))
+    trainer, feed = Trainer(mvfa, Objective(), 1e-3, scaled=scaled), streams(mvfa, Pictures(4, masked="all"))
+    found = []
+    weight = mvfa.seg_adapters[0].fc2[0].weight  # its output reaches the loss through later blocks only
+    trainer.optimisers["seg"].register_step_pre_hook(lambda *_: found.append(weight.grad.clone()))
+    (batch,) = feed.batches()
+    trainer.step(batch._replace(total=10_000_000), feed, text)
+    return found[0]
+
+
+def test_small_gradients_of_a_half_precision_backbone_do_not_vanish(tiny_path, text):
+    full = first_gradients(tiny_path, text, "fp32", scaled=False)
+    plain, scaled = (first_gradients(tiny_path, text, "fp16", scaled=s) for s in (False, True))
+    assert (scaled - full).norm() < 0.05 * full.norm()
+    assert (plain - full).norm() > 2 * (scaled - full).norm()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_training_stays_finite_and_learns(tiny_path, text, precision):
+    clip = create_model(None, tiny_path, image_size=32, precision=precision)
+    mvfa = MVFA(clip.visual, 64, LEVELS, generator=torch.Generator().manual_seed(0))
+    trainer = Trainer(mvfa, Objective(), 1e-3, scaled=precision == "fp16")
+    feed = streams(mvfa, Pictures(8), cache_gb=1)
+    losses = [sum(trainer.step(batch, feed, text) for batch in feed.batches()) for _ in range(50)]
+    assert losses[-1] < losses[0]
+    assert all(torch.isfinite(p).all() for b in ("seg", "det") for p in mvfa.adapters(b).parameters())

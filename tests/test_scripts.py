@@ -64,6 +64,8 @@ def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
     assert found["image_auroc"] + (found["pixel_auroc"] or 0) == max(
         e["image_auroc"] + (e["pixel_auroc"] or 0) for e in found["evaluations"]
     )
+    assert list(found["selections"]) == ["test", "valid", "last"]  # four of eight images of valid/ are no shots
+    assert found["selections"]["test"]["image_auroc"] == found["image_auroc"]
     assert len(found["weights"]["sha256"]) == 64
     assert found["versions"]["torch"] == torch.__version__
     assert found["options"]["shot"] == 2
@@ -74,6 +76,82 @@ def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
     assert [r["label"] for r in table] == ["0"] * 5 + ["1"] * 5
     assert table[0]["file"] == f"{obj}_AD/test/good/img/000.png"
     torch.testing.assert_close(torch.tensor([float(r["score"]) for r in table]), tested.scores)
+
+
+@pytest.mark.parametrize("rule", ["valid", "last"])
+def test_an_honest_rule_tests_what_it_chose(flags, tmp_path, rule):
+    """The checkpoint, the scores and the figures are of the moment that the rule chose."""
+    trained = script_train_few.main(flags("Brain", "train_few", "--select", rule, "--epoch", 3))
+    tested = script_test_few.main(flags("Brain", "test_few", "--ckpt", tmp_path / "ckpt" / "Brain-2shot.pth"))
+    torch.testing.assert_close(tested.scores, trained.scores)
+    found = metrics(tmp_path, "train_few")
+    assert found["best_epoch"] == found["selections"][rule]["epoch"]
+    assert "test" not in found["selections"]
+    assert [e["epoch"] for e in found["evaluations"]] == ([1, 2, 3] if rule == "valid" else [3])
+    if rule == "valid":
+        worth = [e["valid_image_auroc"] + e["valid_pixel_auroc"] for e in found["evaluations"]]
+        assert found["best_epoch"] == 1 + worth.index(max(worth))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_alike(flags, tmp_path):
+    losses = []
+    for answer in ("no", "yes"):
+        script_train_few.main(flags("Brain", "train_few", "--epoch", 1, "--batch_size", 11, "--compile", answer))
+        losses.append(metrics(tmp_path, "train_few")["train_loss"][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_valid_needs_images_that_are_no_shots(flags, tmp_path):
+    with pytest.raises(UserError, match="valid/ of Brain has not both normal and abnormal images beside the shots"):
+        script_train_few.main(flags("Brain", "train_few", "--select", "valid", "--shot", 4))
+    script_train_few.main(flags("Brain", "train_few", "--shot", 4, "--epoch", 1))
+    assert list(metrics(tmp_path, "train_few")["selections"]) == ["test", "last"]
+
+
+@pytest.mark.parametrize("obj", ["Brain", "Chest"])
+def test_pictures_and_all_metrics(flags, tmp_path, obj):
+    script_train_few.main(flags(obj, "train_few", "--epoch", 1))
+    script_test_few.main(flags(obj, "test_few", "--pictures", 3, "--bootstrap", 20))
+    found, masks = metrics(tmp_path, "test_few"), CATALOG[obj].masks
+    assert [bool(found["details"][level]) for level in ("image", "pixel")] == [True, masks]
+    for level in ("image", "pixel") if masks else ("image",):
+        for branch in ("text", "memory", "both"):
+            assert 0 <= found["details"][level][branch]["average_precision"] <= 1
+        assert found["details"][level]["both"]["auroc"] == pytest.approx(found[f"{level}_auroc"], abs=1e-9)
+    assert len(found["pictures"]) == 3
+    for picture in found["pictures"]:
+        with Image.open(tmp_path / "out" / "test_few" / picture["map"]) as grey:
+            assert grey.size == (32, 32)
+        assert (picture["mask"] is not None) == masks
+
+
+def test_normal_shots_only(flags, tmp_path, demo_root):
+    """The adapters are those of zero-shot training, the memory is as in few-shot; abnormal shots need not exist."""
+    script_train_zero.main(flags("Brain", "train_zero", "--epoch", 1))
+    zero = script_test_zero.main(flags("Brain", "test_zero"))
+    lists = tmp_path / "lists" / "Brain"
+    lists.mkdir(parents=True)
+    line = (demo_root / "fewshot_seed" / "Brain" / "2-shot.txt").read_text().splitlines()[0]
+    (lists / "2-shot.txt").write_text(line + "\n")
+    more = ["--abnormal_shot", 0, "--fewshot_path", tmp_path / "lists"]
+    found = script_test_few.main(flags("Brain", "test_few", *more))
+    assert zero.memory_scores is None
+    assert found.memory_scores is not None
+    assert metrics(tmp_path, "test_few")["shots"]["abnormal"] == []
+    with pytest.raises(UserError, match="has no line 'a-0'"):
+        script_test_few.main(flags("Brain", "test_few", "--fewshot_path", tmp_path / "lists", "--ckpt", tmp_path / "x"))
+
+
+def test_levels_are_scored_one_by_one(flags):
+    script_train_few.main(flags("Chest", "train_few", "--epoch", 1))
+    whole = script_test_few.main(flags("Chest", "test_few"))
+    same = script_test_few.main(flags("Chest", "test_few", "--score_levels", 1, 2, 3, 4))
+    one = script_test_few.main(flags("Chest", "test_few", "--score_levels", 3))
+    assert torch.equal(whole.scores, same.scores)
+    assert not torch.equal(whole.scores, one.scores)
+    with pytest.raises(UserError, match="--score_levels 7: no adapter follows this block; --features_list has 1 2 3 4"):
+        script_test_few.main(flags("Chest", "test_few", "--score_levels", 7))
 
 
 @pytest.mark.parametrize("obj", ["Liver", "Histopathology"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train_few", "test_few", "train_zero", "test_zero", "demo"}
+SCRIPTS = {"train_few", "test_few", "train_zero", "test_zero", "demo", "reproduce"}
 LAYERS = [  # each may import those before it, and itself
     {"errors"},
     {"prompt", "CLIP", "dataset", "utils"},
@@ -23,7 +23,7 @@ LAYERS = [  # each may import those before it, and itself
     {"training", "testing"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-DRIVERS = {"demo"}  # scripts that run other scripts, as a person would
+DRIVERS = {"demo", "reproduce"}  # scripts that run other scripts, as a person would
 
 
 def modules() -> list[Path]:

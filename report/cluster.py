@@ -1,0 +1,38 @@
+"""Work shared out among jobs, on a cluster or on this machine, by submitit."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import submitit
+from tqdm import tqdm
+
+from report.request import Request
+from report.runs import Job
+
+Work = dict[Job, list[Job]]  # trainings and their tests
+TIMEOUT_MIN = 24 * 60  # of a job, unless --cluster_options say otherwise
+
+
+def submit(perform: Callable[[Work], dict[Path, str]], work: Work, request: Request) -> dict[Path, str]:
+    """`perform` in as many jobs as were asked for; reasons of failures by folder. What a lost job leaves has failed."""
+    executor = submitit.AutoExecutor(request.root / "jobs", cluster=request.cluster or "local")
+    executor.update_parameters(**{"name": "mvfa", "timeout_min": TIMEOUT_MIN, **request.cluster_options})
+    trainings = [train for train, tests in work.items() if not all(test.done for test in tests)]
+    shares = [{train: work[train] for train in trainings[i :: request.jobs]} for i in range(request.jobs)]
+    running = [(executor.submit(perform, share), share) for share in shares if share]
+    tests = [test for _, share in running for tests in share.values() for test in tests]
+    failures: dict[Path, str] = {}
+    try:
+        with tqdm(total=len(tests), unit="test", desc=f"{len(running)} jobs, logs in {request.root}/jobs") as bar:
+            while not all(job.done() for job, _ in running):
+                time.sleep(1)
+                bar.update(sum(test.done for test in tests) - bar.n)
+        for job, share in running:
+            lost = {test.out: "its job was lost" for group in share.values() for test in group if not test.done}
+            failures |= job.result() if job.exception() is None else lost
+    except BaseException:
+        for job, _ in running:
+            job.cancel(check=False)
+        raise
+    return failures

@@ -1,0 +1,160 @@
+"""reproduce.py: what it plans, and for real on demo images: stopped and started again, in jobs, with a broken cell."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import demo
+import reproduce
+from errors import UserError
+from report.plan import SWITCHES, TABLES, specs, switch_flags
+from report.request import parse
+from report.runs import jobs, lacks, places
+from report.study import DONE, FAILED, MISSING, load_published
+
+ROOT = Path(__file__).parent.parent
+ASKED = ("table1", "branches", "table2", "normal", "figure5", "--objects", "Brain")
+SMALL = ("--img_size", "60", "--epoch", "1", "--pictures", "1")
+
+
+@pytest.fixture
+def flags(demo_weights, demo_root, tmp_path):
+    """Flags of a small study below a folder."""
+
+    def make(name: str, *more: str, data: Path = demo_root / "data") -> list[str]:
+        places = ["--root", tmp_path / name, "--data_path", data, "--fewshot_path", demo_root / "fewshot_seed"]
+        places += ["--clip_path", demo_weights, "--cache_dir", tmp_path / "cache"]
+        return [str(flag) for flag in (*ASKED, *SMALL, *places, *more)]
+
+    return make
+
+
+def report(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted((root / "report").rglob("*.*"))}
+
+
+def work(argv: list[str]) -> dict[str, set[str]]:
+    """Folders of trainings and of their tests."""
+    request = parse(argv, demo.MODEL)
+    found: dict[str, set[str]] = {}
+    for place in places(request.wanted):
+        train, test = jobs(place, request.wanted, request.runs)
+        found.setdefault(train.out.parent.name, set()).add(test.out.name)
+    return found
+
+
+def test_every_table_has_its_rows_and_its_runs():
+    request = parse(["--demo", "all"], demo.MODEL)
+    tables = {spec.name: spec for spec in specs(request.wanted)}
+    assert tuple(tables) == TABLES
+    placed = places(request.wanted)
+    for name, spec in tables.items():
+        assert {p.row for p in placed if p.table == name} == set(spec.rows)
+        assert {p.obj for p in placed if p.table == name} == set(spec.objects)
+    published = load_published()
+    sources = [s for spec in tables.values() for p in spec.published for s in (p.paper, p.implementation) if s]
+    for source in sources:
+        assert any(key[:3] == (source.table, source.shot, source.method) for key in published), source
+
+
+def test_trainings_are_shared_and_names_change_with_settings():
+    shared = work(["table1", "branches", "figure5", "figure3", "--objects", "Brain"])
+    assert len([name for name in shared if name.startswith("few")]) == 4  # K = 2, 4, 8, 16
+    assert len(work(["table5", "--objects", "Brain"])) == 5
+    assert sorted(map(len, work(["table5", "--objects", "Brain"]).values())) == [1, 1, 1, 1, 5]
+    one = work(["table1", "--objects", "Brain"])
+    for more in (
+        ["--epoch", "3"],
+        ["--seeds", "1"],
+        ["--recipe", "paper"],
+        ["--select", "last"],
+        ["--img_size", "336"],
+    ):
+        assert not one.keys() & work(["table1", "--objects", "Brain", *more]).keys(), more
+    assert one == work(["table1", "--objects", "Brain", "--device", "cpu", "--jobs", "3"])
+    assert len(work(["table1", "table2", "--objects", "Brain", "--seeds", "1", "2", "--draws", "0", "1", "2"])) == 8
+
+
+def test_switches_name_every_difference_that_is_a_choice_of_scores():
+    assert switch_flags(["bank_class_token", "keep"]) == ["--bank_class_token", "no", "--keep", "0.9"]
+    assert len({name for names in SWITCHES.values() for name in names}) == 11
+
+
+def test_a_plan_says_what_is_lacking(flags, tmp_path, capsys):
+    assert reproduce.main(flags("plan", "--plan", "--draws", "0", "7", data=tmp_path / "nowhere")).cells == ()
+    printed = capsys.readouterr().out
+    assert "table1    Brain           seed 111 draw 0 MVFA, 4-shot: no images of Brain" in printed
+    assert not (tmp_path / "plan").exists()
+    reproduce.main(flags("plan", "--plan", "--draws", "0", "7"))
+    printed = capsys.readouterr().out
+    assert "draw 0 MVFA, 4-shot: to run" in printed
+    assert "draw 7 MVFA, 4-shot: no list of 4 shots with draw 7" in printed
+    assert printed.count("MVFA, zero-shot: to run") == 2  # once, whatever the draws: table2 and figure5
+    no_weights = parse(["table1", "--clip_path", "nowhere.pt"], demo.MODEL)
+    assert {lacks(place, no_weights.wanted) for place in places(no_weights.wanted)} == {"no CLIP weights"}
+
+
+def test_mistakes_are_refused():
+    for argv, told in (
+        (["table9"], "invalid choice: 'table9'"),
+        ([], "required"),
+        (["all", "--jobs", "0"], "at least 1"),
+    ):
+        with pytest.raises(UserError, match=told):
+            parse(argv, demo.MODEL)
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        parse(["all", "--cluster_options", "timeout"], demo.MODEL)
+
+
+def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
+    study = reproduce.main(flags("one"))
+    assert {cell.state for cell in study.cells} == {DONE}
+    assert [c.metrics["image_auroc"] for c in study.cells if c.row == "without the text branch"] == [
+        c.metrics["details"]["image"]["memory"]["auroc"] for c in study.cells if c.table == "table1"
+    ]
+    reproduce.main(flags("two", "--jobs", "2", "--cluster_options", "timeout_min=30"))
+    assert report(tmp_path / "one") == report(tmp_path / "two")
+    one, two = (sorted((tmp_path / name / "runs").rglob("*.pth")) for name in ("one", "two"))
+    assert len(one) == len(two) == 2
+    for a, b in zip(one, two, strict=True):
+        first, second = (torch.load(path, weights_only=True) for path in (a, b))
+        for branch in ("seg_adapters", "det_adapters"):
+            assert all(torch.equal(first[branch][key], second[branch][key]) for key in first[branch])
+    for a in sorted((tmp_path / "one" / "runs").rglob("scores.csv")):
+        assert a.read_bytes() == (tmp_path / "two" / a.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_a_killed_run_ends_with_the_same_page(flags, tmp_path):
+    reproduce.main(flags("whole"))
+    command = [sys.executable, "reproduce.py", *flags("killed")]
+    for moment in (1, 3):  # when so many runs have left their results, and a little later
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list((tmp_path / "killed").rglob("metrics.json"))) < moment and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.4)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "report").exists()
+    reproduce.main(flags("killed"))
+    assert report(tmp_path / "killed") == report(tmp_path / "whole")
+
+
+def test_a_failed_cell_is_told_and_the_others_go_on(flags, tmp_path, demo_root, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(demo_root / "data", data)
+    (data / "Chest_AD" / "test" / "good" / "img" / "000.png").write_text("no image")
+    shutil.rmtree(data / "Liver_AD" / "test")
+    study = reproduce.main(flags("broken", "--objects", "Brain", "Chest", data=data))
+    states = {(c.table, c.obj): (c.state, c.reason) for c in study.cells}
+    assert states["table1", "Brain"] == (DONE, "")
+    assert states["table1", "Chest"][0] == FAILED
+    assert "000.png is not a readable image" in states["table1", "Chest"][1]
+    assert states["table2", "Brain"] == (MISSING, "no images of Liver")
+    assert "failed: table1, MVFA, 4-shot, Chest" in capsys.readouterr().err
+    assert "is not a readable image" in (tmp_path / "broken" / "report" / "index.html").read_text()
