@@ -1,5 +1,6 @@
 """Work shared out among jobs, on a cluster or on this machine, by submitit."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,19 @@ from tqdm import tqdm
 from report.request import Request
 from report.runs import Job
 
+ROOT = Path(__file__).parent.parent
 Work = dict[Job, list[Job]]  # trainings and their tests
 TIMEOUT_MIN = 24 * 60  # of a job, unless --cluster_options say otherwise
 
 
 def submit(perform: Callable[[Work], dict[Path, str]], work: Work, request: Request) -> dict[Path, str]:
     """`perform` in as many jobs as were asked for; reasons of failures by folder. What a lost job leaves has failed."""
+    trainings = [train for train, tests in work.items() if not all(test.done for test in tests)]
+    if not trainings:
+        return {}
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for the jobs
     executor = submitit.AutoExecutor(request.root / "jobs", cluster=request.cluster or "local")
     executor.update_parameters(**{"name": "mvfa", "timeout_min": TIMEOUT_MIN, **request.cluster_options})
-    trainings = [train for train, tests in work.items() if not all(test.done for test in tests)]
     shares = [{train: work[train] for train in trainings[i :: request.jobs]} for i in range(request.jobs)]
     running = [(executor.submit(perform, share), share) for share in shares if share]
     tests = [test for _, share in running for tests in share.values() for test in tests]

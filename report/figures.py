@@ -36,7 +36,7 @@ def layout(title: str, across: str, up: str) -> go.Layout:
         title={"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
         xaxis={"title": {"text": across}, "gridcolor": "#e4e4e4", "zeroline": False, "automargin": True},
         yaxis={"title": {"text": up}, "gridcolor": "#e4e4e4", "zeroline": False, "automargin": True},
-        legend={"orientation": "h", "y": -0.28, "x": 0, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         margin={"l": 50, "r": 12, "t": 40, "b": 40},
         height=340,
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#1b1b1b"},

@@ -24,8 +24,8 @@ Figures = Mapping[tuple[str, str, str, str, str], float]  # (table, shot, method
 class Cell:
     """One training and one test. `metrics` and `training` are the contents of their metrics.json.
 
-    `reason` tells what a missing cell lacks, or the error of a failed one. `folder` is the test's, with its pictures, `learned` the training's: places
-    of several tables may share both.
+    `reason` tells what a missing cell lacks, or the error of a failed one. `folder` is the test's, with its pictures,
+    `learned` the training's: places of several tables may share both.
     """
 
     table: str
@@ -197,4 +197,5 @@ def load_cell(
     if metrics is None:
         return Cell(table, row, obj, seed, draw, MISSING, "not run")
     learned = load_metrics(training) if training else None
-    return Cell(table, row, obj, seed, draw, DONE, metrics=metrics, training=learned or {}, folder=test, learned=training)
+    place = (table, row, obj, seed, draw, DONE, "")
+    return Cell(*place, metrics=metrics, training=learned or {}, folder=test, learned=training)

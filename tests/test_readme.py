@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+import demo
 from options import parse
+from report.request import parse as parse_reproduce
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^ {4,}(?:torchrun [^\n]*? |python )(\w+)\.py([^\n]*)$", README, re.MULTILINE)
+COMMANDS += re.findall(r"`python (\w+)\.py([^`]*)`", README)
 TARGETS = re.findall(r"^ {4,}make (\w+)$", README, re.MULTILINE)
 
 
@@ -21,7 +24,10 @@ def test_commands_are_found():
 @pytest.mark.parametrize(("script", "flags"), COMMANDS)
 def test_scripts_take_their_flags(script, flags):
     assert (ROOT / f"{script}.py").is_file()
-    assert parse(script, flags.split()).obj in flags
+    if script == "reproduce":
+        assert parse_reproduce(flags.split(), demo.MODEL).wanted.tables
+    else:
+        assert parse(script, flags.split()).obj in flags
 
 
 @pytest.mark.parametrize("target", TARGETS)

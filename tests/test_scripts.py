@@ -140,7 +140,9 @@ def test_normal_shots_only(flags, tmp_path, demo_root):
     assert found.memory_scores is not None
     assert metrics(tmp_path, "test_few")["shots"]["abnormal"] == []
     with pytest.raises(UserError, match="has no line 'a-0'"):
-        script_test_few.main(flags("Brain", "test_few", "--fewshot_path", tmp_path / "lists", "--ckpt", tmp_path / "x"))
+        script_test_few.main(
+            flags("Brain", "test_few", "--fewshot_path", tmp_path / "lists", "--ckpt", tmp_path / "ckpt" / "Brain.pth")
+        )
 
 
 def test_levels_are_scored_one_by_one(flags):
