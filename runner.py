@@ -29,7 +29,7 @@ from prompt import sentence_groups, text_features
 from recipe import SCORING_FIELDS
 from report import results
 from streams import Streams
-from utils import choose_device, set_seed, writable
+from utils import choose_device, set_seed, tune_process, writable
 
 INTERRUPTED = 130  # exit status after Ctrl-C, by convention
 
@@ -59,6 +59,7 @@ class Run:
     """What training and testing share: the model, streams, scores, and the files that are left."""
 
     def __init__(self, options: Options) -> None:
+        tune_process()
         self.options, self.started = options, time.perf_counter()
         self.info: Info = info(options.obj)
         self.world = join()
@@ -188,6 +189,7 @@ def command(main: Callable[[], Any]) -> None:
 
     The loss of another process of the run is told in one line, too, with exit status 1.
     """
+    tune_process()  # before anything starts threads
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # torchrun ends the others so when one has failed
     try:
         main()

@@ -22,6 +22,7 @@ from benchmarks import rows_model, rows_runs
 from benchmarks.measure import GROWTH_HEADS, ROOT, ROW_HEADS, Growth, Row, Settings, markdown
 from checkpoint import commit
 from tests.standin import write_standin
+from utils import tune_process
 
 STANDIN = ROOT / ".cache" / "standin"
 ROWS: dict[str, Callable[[Settings], Sequence[Row | Growth]]] = {
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, metavar="N", help="measurements of a row (default: 5; 2 with --quick)")
     parser.add_argument("--device", default="cpu", help="of the rows start, text, image, step and epochs")
     options = parser.parse_args(argv)
+    tune_process()  # the program's rows; the baseline has processes of its own
     weights = options.clip_path.resolve() if options.clip_path else standin_weights()
     side = options.img_size or (112 if options.quick else 240)
     repeats = options.repeats or (2 if options.quick else 5)

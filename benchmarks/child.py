@@ -57,7 +57,9 @@ def metrics_ours(count: str, side: str) -> dict[str, float]:
     """Metrics from patch values, the making of the maps included."""
     from benchmarks.synthetic import make, predictions
     from evaluation import evaluate
+    from utils import tune_process
 
+    tune_process()  # as every run of the program does
     found, streams = predictions(make(int(count), int(side)))
     start = time.perf_counter()
     result = evaluate(found, streams)

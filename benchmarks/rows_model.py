@@ -7,8 +7,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks import baseline
 from benchmarks.measure import LEVELS, Product, Row, Settings, each, fresh, image_products, in_turn, step_products
+from benchmarks.rival import Rival
 from CLIP import weight_hash
 from dataset.demo import write_demo
 from dataset.folder import ImageSet, list_split
@@ -26,7 +26,7 @@ NOUN, OBJECT, SHOTS = "Brain", "Brain", 2
 
 @dataclass
 class Pair:
-    """The baseline's model and a run of this program with its defaults, with the same adapters."""
+    """The baseline in its process and a run of this program with its defaults; equal seeds give equal adapters."""
 
     settings: Settings
 
@@ -37,9 +37,7 @@ class Pair:
             write_demo(self.data, valid=4, test=20, shots=(SHOTS,))
         flags = ["--obj", OBJECT, "--shot", SHOTS, "--clip_path", s.weights, "--img_size", s.side, "--device", s.device]
         self.run = TrainingRun(parse("train_few", [str(flag) for flag in flags]))
-        self.model = baseline.load(s.weights, s.side, LEVELS, s.device)
-        for branch in ("seg_adapters", "det_adapters"):
-            getattr(self.run.mvfa, branch).load_state_dict(getattr(self.model, branch).state_dict())
+        self.rival = Rival(s.weights, s.side, LEVELS, s.device, self.run.options.learning_rate)
         self.product = Product(2048 if s.quick else 4096, s.device)
 
     @cached_property
@@ -73,13 +71,13 @@ def text(settings: Settings) -> list[Row]:
     weights = weight_hash(run.weights)
     times = in_turn(
         {
-            "baseline": lambda: baseline.text_features(pair.model, NOUN),
+            "baseline": lambda: pair.rival("sentences", NOUN),
             "ours": lambda: load_text(run.clip, NOUN, weights, run.precision, None),
             "cached": lambda: load_text(run.clip, NOUN, weights, run.precision, folder),
         },
         settings.few_repeats,
     )
-    found = [load_text(run.clip, NOUN, weights, run.precision, folder), baseline.text_features(pair.model, NOUN)]
+    found = [load_text(run.clip, NOUN, weights, run.precision, folder), pair.rival("sentences", NOUN)]
     note = f"largest difference {(found[0] - found[1]).abs().max():.0e}"
     return [
         Row(f"text features of one object, {told}", wanted, times["baseline"], times[name], note=note)
@@ -96,10 +94,7 @@ def image(settings: Settings) -> list[Row]:
     bank = build_memory(run.mvfa, run.streams(pair.support, 8), pair.support.normal, "seg")
     streams: list[Streams] = []
 
-    def theirs() -> None:
-        kept = baseline.Kept()
-        for record in tests.records:
-            baseline.score_image(pair.model, record, pair.text, bank, side, kept)
+    pair.rival("prepare", pair.text, bank, tests.records)
 
     def ours() -> None:
         found = predict(run.mvfa, streams[-1], pair.text, bank, masks=True, form=run.options.recipe.score_form)
@@ -110,7 +105,10 @@ def image(settings: Settings) -> list[Row]:
         streams[:] = [run.streams(tests, run.options.test_batch_size)]
         ours()
 
-    times = in_turn({"baseline": theirs, "first": first, "cached": ours, "product": pair.product}, settings.repeats)
+    times = in_turn(
+        {"baseline": lambda: pair.rival("images"), "first": first, "cached": ours, "product": pair.product},
+        settings.repeats,
+    )
     config, rates = run.clip.config, pair.product.rates(times["product"])
     whole, after = (image_products(config, side, bank=len(bank[0]), skipped=n) for n in (0, LEVELS[0]))
     note = f"{count} images, batch {run.options.test_batch_size}; product rate {median(rates) / 1e9:.0f} GFLOP/s"
@@ -128,19 +126,16 @@ def step(settings: Settings) -> list[Row]:
     """A few-shot training step of one image with a mask."""
     pair = Pair(settings)
     run, support = pair.run, pair.support
-    training = baseline.Training(pair.model, run.options.learning_rate)
     streams = run.streams(support, 1)
     order, nouns = [0, len(support) // 2], {run.info.noun: pair.text}  # an abnormal and a normal image
     list(streams.batches(order))
 
-    def theirs() -> None:
-        for i in order:
-            training.step(support.images[i], support.labels[i], support.masks[i], pair.text)
+    pair.rival("take_shots", pair.text, [(support.images[i], support.labels[i], support.masks[i]) for i in order])
 
     def ours() -> None:
         train(run.trainer, streams, nouns, order)
 
-    times = in_turn({"baseline": theirs, "ours": ours, "product": pair.product}, settings.repeats)
+    times = in_turn({"baseline": lambda: pair.rival("steps"), "ours": ours, "product": pair.product}, settings.repeats)
     needed, rates = step_products(run.clip.config, settings.side), pair.product.rates(times["product"])
     both = each(times["baseline"], len(order)), each(times["ours"], len(order))
     return [Row("few-shot training step", "2.5x", *both, 1, (needed, needed), rates, note="batch 1, cached streams")]

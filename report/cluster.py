@@ -8,6 +8,7 @@ from pathlib import Path
 import submitit
 from tqdm import tqdm
 
+from errors import UserError
 from report.request import Request
 from report.runs import Job
 
@@ -17,13 +18,20 @@ TIMEOUT_MIN = 24 * 60  # of a job, unless --cluster_options say otherwise
 
 
 def submit(perform: Callable[[Work], dict[Path, str]], work: Work, request: Request) -> dict[Path, str]:
-    """`perform` in as many jobs as were asked for; reasons of failures by folder. What a lost job leaves has failed."""
+    """`perform` in as many jobs as were asked for; reasons of failures by folder. What a lost job leaves has failed.
+
+    UserError if the cluster or an option of it is not there.
+    """
     trainings = [train for train, tests in work.items() if not all(test.done for test in tests)]
     if not trainings:
         return {}
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for the jobs
-    executor = submitit.AutoExecutor(request.root / "jobs", cluster=request.cluster or "local")
-    executor.update_parameters(**{"name": "mvfa", "timeout_min": TIMEOUT_MIN, **request.cluster_options})
+    try:
+        executor = submitit.AutoExecutor(request.root / "jobs", cluster=request.cluster or "local")
+        executor.update_parameters(**{"name": "mvfa", "timeout_min": TIMEOUT_MIN, **request.cluster_options})
+    except (RuntimeError, NameError, TypeError, ValueError) as error:  # no such cluster here, or no such option
+        reason = str(error).split("\n")[0][:160]
+        raise UserError(f"--cluster {request.cluster}: {reason}; see --cluster and --cluster_options") from error
     shares = [{train: work[train] for train in trainings[i :: request.jobs]} for i in range(request.jobs)]
     running = [(executor.submit(perform, share), share) for share in shares if share]
     tests = [test for _, share in running for tests in share.values() for test in tests]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caches import default_folder
+from CLIP.weights import DTYPES
 from options import DEFAULT_MODEL, FEW, ZERO, Parser, number
 from recipe import CHOICES, RECIPES
 from report.plan import TABLES, Wanted
@@ -61,6 +62,8 @@ def build_parser() -> Parser:
     add("--clip_path", type=Path, metavar="FILE", help="CLIP weights (default: the model's file in CLIP/ckpt)")
     add("--img_size", type=number(int, 1), metavar="S", help="image side in pixels (default: 240)")
     add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
+    add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
     add("--cache_dir", type=Path, default=default_folder(), metavar="DIR", help="text features are kept there")
     add("--cluster", choices=["slurm", "local"], help="where jobs run, by submitit (default: here)")
     told = "that share the work, here or on the cluster (default: 1; in the demo one a core, at most 4)"
@@ -77,14 +80,18 @@ def pair(text: str) -> tuple[str, str | int]:
     return key, int(value) if value.isdigit() else value
 
 
+def flags(given: argparse.Namespace, *names: str) -> list[str]:
+    """Those of some flags that were given, with their values."""
+    return [
+        part for name in names if getattr(given, name) is not None for part in (f"--{name}", str(getattr(given, name)))
+    ]
+
+
 def steering(given: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """The flags of trainings that change their results, by setting."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for setting in (FEW, ZERO):
-        flags = DEMO_STEERING[setting].split() if given.demo else []
-        flags += ["--epoch", str(given.epoch)] if given.epoch else []
-        flags += ["--select", given.select] if given.select else []
-        found[setting] = tuple(flags)
+        found[setting] = (*(DEMO_STEERING[setting].split() if given.demo else ()), *flags(given, "epoch", "select"))
     return found
 
 
@@ -96,16 +103,9 @@ def parse(argv: Sequence[str] | None, model: str) -> Request:
     lists = given.fewshot_path or (root / "fewshot_seed" if given.demo else Path("dataset/fewshot_seed"))
     name = model.split()[model.split().index("--model_name") + 1] if given.demo else given.model_name
     shared = model.split() if given.demo else []
-    for flag in ("model_name", "clip_path", "img_size"):
-        value = getattr(given, flag)
-        if value is not None and not (given.demo and flag == "model_name"):
-            shared += [f"--{flag}", str(value)]
-    shared += ["--recipe", given.recipe]
-    places = [
-        f"--data_path={data}",
-        f"--cache_dir={given.cache_dir}",
-        *(["--device", given.device] if given.device else []),
-    ]
+    model_flags = ("clip_path", "img_size") if given.demo else ("model_name", "clip_path", "img_size")
+    shared += [*flags(given, *model_flags, "precision"), "--recipe", given.recipe]
+    places = [f"--data_path={data}", f"--cache_dir={given.cache_dir}", *flags(given, "device", "workers")]
     tables = TABLES if "all" in given.tables else tuple(given.tables)
     wanted = Wanted(
         tables=tables,
