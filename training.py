@@ -1,6 +1,7 @@
 """A training run: epochs, the choice of the checkpoint, and its files."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import checkpoint
@@ -29,14 +30,18 @@ class TrainingRun(Run):
         if options.save_model:
             writable(options.save_path, "--save_path")
         self.rule = options.recipe.select
-        objective, scaled = options.recipe.objective, self.precision == "fp16"
-        self.trainer = Trainer(self.mvfa, objective, options.learning_rate, scaled=scaled)
         self.selection, self.losses = Selection(), list[float]()
         self.shots_used: Shots | None = None
         self.best: Evaluation | None = None
         self.state = checkpoint.adapter_state(self.mvfa)
         if options.init is not None:
             checkpoint.apply(self.mvfa, checkpoint.load(options.init))
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The optimisers, made when training starts: the first one imports a second's worth of torch."""
+        options = self.options
+        return Trainer(self.mvfa, options.recipe.objective, options.learning_rate, scaled=self.precision == "fp16")
 
     @property
     def chosen(self) -> Evaluation:
