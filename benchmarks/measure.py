@@ -34,7 +34,7 @@ class Settings:
     @property
     def few_repeats(self) -> int:
         """How often a measurement of minutes is made."""
-        return 1 if self.quick else 2
+        return 1 if self.quick else min(2, self.repeats)
 
 
 @dataclass(frozen=True)
