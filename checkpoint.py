@@ -53,7 +53,7 @@ def save(path: Path, adapters: Mapping[str, Mapping[str, Tensor]], about: Mappin
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint, own or the authors'. UserError if the file is missing or something else."""
     if not path.is_file():
-        raise UserError(f"no checkpoint {path}; train it first, or pass one with --ckpt FILE")
+        raise UserError(f"no checkpoint {path}; train it first, or name another file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:

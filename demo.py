@@ -23,7 +23,7 @@ from dataset.catalog import CATALOG
 from dataset.demo import write_demo
 from errors import UserError
 from evaluation import Evaluation
-from options import FEW, ZERO, Parser
+from options import FEW, SEED, ZERO, Parser
 from runner import command
 from utils import write_whole
 
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--root", type=Path, default=Path("demo"), metavar="DIR", help="everything is written there (default: demo)")
     add("--objects", nargs="+", choices=COLUMNS, default=list(COLUMNS), metavar="OBJ", help="(default: all six)")
     add("--shot", type=int, choices=SHOTS, default=4, help="normal and abnormal images to learn from (default: 4)")
-    add("--seed", type=int, default=111, help="of adapters and shuffling; the images stay the same (default: 111)")
+    add("--seed", type=SEED, default=111, help="of adapters and shuffling; the images stay the same (default: 111)")
     return parser.parse_args(argv)
 
 

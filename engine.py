@@ -60,6 +60,7 @@ class Trainer:
         summed over ranks. Raises UserError if the loss is not finite.
         """
         source, world, total = streams.source, streams.world, 0.0
+        self.scaler.scale(torch.zeros((), device=streams.device))  # it must know its scale on a rank without images too
         masked = source.masked[batch.members]
         for has_masks in (False, True):
             rows = (masked == has_masks).nonzero().squeeze(1)
@@ -104,10 +105,15 @@ def train(
 
 @torch.no_grad()
 def build_memory(
-    mvfa: MVFA, streams: Streams, rows: Sequence[int], branch: str, class_token: bool = True
+    mvfa: MVFA,
+    streams: Streams,
+    rows: Sequence[int],
+    branch: str,
+    class_token: bool = True,
+    size: int | None = None,
 ) -> list[Tensor]:
-    """Memory bank of the given (normal) images: L times [M, E] of norm 1."""
-    parts = [mvfa(batch.stream, (branch,)) for batch in streams.batches(rows)]
+    """Memory bank of the given (normal) images, `size` of them at a time: L times [M, E] of norm 1."""
+    parts = [mvfa(batch.stream, (branch,)) for batch in streams.batches(rows, size)]
     tokens = [torch.cat(level) for level in zip(*(getattr(part, branch) for part in parts), strict=True)]
     bank = scoring.normalise_bank(tokens, class_token)
     if streams.world.size == 1:

@@ -40,8 +40,8 @@ def auroc(counts: Counts) -> tuple[float, float]:
 
 
 def rates(counts: Counts) -> tuple[Tensor, Tensor]:
-    """True and false positives, int64 [n] each, at falling thresholds: a score at the threshold is positive."""
-    return counts.positives.flip(0).cumsum(0), counts.negatives.flip(0).cumsum(0)
+    """True and false positives, float64 [n] each, at falling thresholds: a score at the threshold is positive."""
+    return counts.positives.flip(0).cumsum(0).double(), counts.negatives.flip(0).cumsum(0).double()
 
 
 def average_precision(counts: Counts) -> float:
@@ -65,7 +65,7 @@ def best_f1(counts: Counts) -> tuple[float, float]:
 
 
 def f1_at(counts: Counts, threshold: float) -> float:
-    """F1 where scores from `threshold` on are positive; 0 where none is."""
+    """F1 where scores from `threshold` on are positive (in bins: those of whole bins); 0 where none is."""
     chosen = counts.thresholds >= threshold
     true, false = int(counts.positives[chosen].sum()), int(counts.negatives[chosen].sum())
     return 2 * true / (true + false + int(counts.positives.sum()))

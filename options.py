@@ -4,6 +4,7 @@ The names of the released scripts' flags are kept. A setting that cannot work is
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class Options:
 
     @property
     def run_name(self) -> str:
-        """What a checkpoint and a result folder are called: <obj>-<K>shot, or <obj> in zero-shot."""
+        """What a checkpoint is called: <obj>-<K>shot, or <obj> where the adapters are zero-shot ones."""
         return f"{self.obj}-{self.shot}shot" if self.adapters_setting == FEW else self.obj
 
     @property
@@ -103,17 +104,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def number(kind: type[int] | type[float], low: float, inclusive: bool = True) -> Any:
-    """A converter that refuses values below `low`."""
+def number(kind: type[int] | type[float], low: float, inclusive: bool = True, top: float = math.inf) -> Any:
+    """A converter that refuses values below `low`, above `top`, and infinite ones."""
 
     def convert(text: str) -> Any:
         value = kind(text)
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if value > top:
+            raise argparse.ArgumentTypeError(f"{text} is not at most {top:g}")
         if not (value > low or (inclusive and value == low)):
             raise argparse.ArgumentTypeError(f"{text} is not {'at least' if inclusive else 'above'} {low:g}")
         return value
 
     convert.__name__ = kind.__name__
     return convert
+
+
+SEED = number(int, 0, top=2**32 - 1)  # numpy takes no larger one
 
 
 def add_files(parser: Parser, setting: str) -> None:
@@ -153,7 +161,7 @@ def add_model(parser: Parser) -> None:
     add("--compile", choices=["yes", "no"], default="no", help=f"{compiled} (default: no)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
     add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
-    cache = "streams, images and text features kept (default: 8; 0: nothing is kept)"
+    cache = "bound on streams and images that are kept (default: 8; 0: nothing is kept, text features neither)"
     add("--cache_gb", type=number(float, 0), default=8.0, metavar="GB", help=cache)
     folder = default_folder()
     add(
@@ -163,7 +171,7 @@ def add_model(parser: Parser) -> None:
         metavar="DIR",
         help=f"text features are kept there (default: {folder})",
     )
-    add("--seed", type=int, default=111, help="of adapters, shuffling and draws (default: 111)")
+    add("--seed", type=SEED, default=111, help="of adapters, shuffling and draws (default: 111)")
 
 
 def add_training(parser: Parser, rate: str) -> None:
@@ -188,7 +196,8 @@ def add_testing(parser: Parser, setting: str) -> None:
         add("--abnormal_shot", type=int, choices=[0], help=f"0: {told} (default: as many as --shot)")
     add("--score_levels", type=int, nargs="+", metavar="BLOCK", help="score the features of these blocks only")
     told = (
-        "score from which on an image or pixel counts as abnormal (default: the best for F1 on the test set, an oracle)"
+        "score from which on an image or a pixel, of any branch, counts as abnormal "
+        "(default: for each the best for F1 on the test set, an oracle)"
     )
     add("--threshold", type=number(float, 0), metavar="T", help=told)
     add(

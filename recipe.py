@@ -82,4 +82,5 @@ RECIPES = {
 
 FIELDS = {field.name: field for field in fields(Recipe)}
 # what a checkpoint must share with the run that scores it; the rest only steers the training
-SCORING_FIELDS = tuple(name for name in FIELDS if name not in ("batch_size", "rate_few", "rate_zero", "select"))
+STEERING_FIELDS = ("bce_pool", "bce_input", "batch_size", "rate_few", "rate_zero", "select")
+SCORING_FIELDS = tuple(name for name in FIELDS if name not in STEERING_FIELDS)

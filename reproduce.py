@@ -8,6 +8,7 @@ Runs lie under --root by names that hold their settings. Finished ones are kept,
 was; one that fails is told of on the page, and the others go on.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -44,8 +45,10 @@ def do(job: Job) -> str:
     return ""
 
 
-def perform(work: Work, threads: int | None = None) -> dict[Path, str]:
+def perform(work: Work, threads: int | None = None, gpu: str | None = None) -> dict[Path, str]:
     """Do trainings and their tests that are not done, one after another; reasons of failures by folder."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if threads:
         torch.set_num_threads(threads)
     failures: dict[Path, str] = {}
@@ -59,6 +62,8 @@ def perform(work: Work, threads: int | None = None) -> dict[Path, str]:
 def main(argv: Sequence[str] | None = None) -> Study:
     """Run what is not done and write the report; returns what it tells."""
     request = parse(argv, demo.MODEL)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("reproduce.py is not for torchrun; start it with python and share its runs out with --jobs J")
     if request.demo:
         demo.prepare(request.root)
     wanted = request.wanted
@@ -93,5 +98,11 @@ def main(argv: Sequence[str] | None = None) -> Study:
     return study
 
 
+def run() -> None:
+    """`main`, with exit status 1 if a cell failed."""
+    if main().count(FAILED):
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    command(main)
+    command(run)

@@ -1,5 +1,7 @@
 """What the four scripts share: options to a model, streams and scores, and what a run leaves behind."""
 
+import os
+import shutil
 import signal
 import sys
 import time
@@ -31,6 +33,7 @@ from report import results
 from streams import Streams
 from utils import choose_device, set_seed, tune_process, writable
 
+Bank = list[Tensor]
 INTERRUPTED = 130  # exit status after Ctrl-C, by convention
 
 
@@ -63,6 +66,7 @@ class Run:
         self.options, self.started = options, time.perf_counter()
         self.info: Info = info(options.obj)
         self.world = join()
+        self.cache_left = int(options.cache_gb * 1e9 / self.world.size)  # bytes that no set of images has yet
         self._text: dict[str, Tensor] = {}
         writable(options.out, "--out")
         self.generator = set_seed(options.seed)
@@ -78,6 +82,8 @@ class Run:
         form, width = options.recipe.adapter_form, self.clip.config.embed_dim
         self.mvfa = MVFA(self.clip.visual, width, options.features_list, form, self.generator)
         if options.compile == "yes":
+            if not cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
+                raise UserError("--compile yes needs a C++ compiler on a CPU; install g++ or leave the flag out")
             self.mvfa.compile()
 
     def text(self, noun: str) -> Tensor:
@@ -88,7 +94,14 @@ class Run:
         return self._text[noun]
 
     def streams(self, source: ImageSource, batch_size: int, *, reused: bool = True) -> Streams:
-        """Batches of streams of an image set; those of a set that is not read again are not kept."""
+        """Batches of streams of an image set; those of a set that is not read again are not kept.
+
+        All sets of a run share --cache_gb, the first come first.
+        """
+        visual = self.mvfa.visual
+        whole = len(source) * len(visual.positional_embedding) * visual.width * torch.float32.itemsize
+        budget = min(self.cache_left, whole) if reused else 0
+        self.cache_left -= budget
         return Streams(
             source,
             self.mvfa,
@@ -96,7 +109,7 @@ class Run:
             batch_size=batch_size,
             scaling=self.options.recipe.scaling,
             workers=self.workers,
-            cache_gb=self.options.cache_gb / self.world.size if reused else 0.0,
+            cache_gb=budget / 1e9,
             world=self.world,
         )
 
@@ -123,18 +136,23 @@ class Run:
         described |= {"features_list": list(options.features_list), "weights": weight_hash(self.weights)}
         return described | {"recipe": {name: recipe[name] for name in SCORING_FIELDS}}
 
+    def bank(self, memory: Streams | None) -> Bank | None:
+        """Memory bank of the normal images of a support set, L times [M, E]; none in zero-shot."""
+        if memory is None:
+            return None
+        assert isinstance(memory.source, Support)
+        options, branch = self.options, "seg" if self.info.masks else "det"
+        tokens = options.recipe.bank_class_token
+        return build_memory(self.mvfa, memory, memory.source.normal, branch, tokens, options.test_batch_size)
+
     def predict(
-        self, streams: Streams, memory: Streams | None = None, known: Info | None = None, *, maps: bool = False
+        self, streams: Streams, bank: Bank | None = None, known: Info | None = None, *, maps: bool = False
     ) -> Predictions:
         """Patch values and scores of a set of images of an object (`known`, else the run's), at the first rank.
 
-        `memory` holds the support set in few-shot. `maps` keeps what maps need, where there are no masks, too.
+        `maps` keeps what maps need, where there are no masks, too.
         """
-        recipe, bank, known = self.options.recipe, None, known or self.info
-        if memory is not None:
-            assert isinstance(memory.source, Support)
-            branch = "seg" if known.masks else "det"
-            bank = build_memory(self.mvfa, memory, memory.source.normal, branch, recipe.bank_class_token)
+        known = known or self.info
         with show(-(-len(streams) // self.world.size), "test", "image", self.world) as bar:
             found = predict(
                 self.mvfa,
@@ -172,7 +190,7 @@ class Run:
             "weights": {"file": str(self.weights), "sha256": weight_hash(self.weights)},
             "processes": self.world.size,
             "seconds": round(time.perf_counter() - self.started, 3),
-            "peak_memory_bytes": results.peak_memory(),
+            "peak_memory_bytes": results.peak_memory(self.device),
         }
         results.write_scores(out, self.files(tests), tests.labels, evaluation)
         results.write_metrics(out, content)  # last: where it is, the run is complete

@@ -61,7 +61,7 @@ class Streams:
     ) -> None:
         self.source, self.mvfa, self.device, self.world = source, mvfa, device, world or World()
         self.batch_size, self.scaling, self.workers = batch_size, scaling, workers
-        self.cache_bytes = int(cache_gb * 1e9)
+        self.cache_bytes = round(cache_gb * 1e9)
         self.kept = torch.zeros(len(source), dtype=torch.bool)
         self.store: Tensor | None = None
         self.decoded: ImageSource = source
@@ -83,9 +83,9 @@ class Streams:
         """Masks [B, S, S] bool of images that have been in a batch."""
         return unpack_masks([self._masks[i] for i in index], self.source.side)
 
-    def batches(self, order: Sequence[int] | None = None) -> Iterator[Batch]:
-        """The rank's share of `order` (default: all images, by index), `batch_size` at a time."""
-        shares = self.world.share(range(len(self.source)) if order is None else order, self.batch_size)
+    def batches(self, order: Sequence[int] | None = None, size: int | None = None) -> Iterator[Batch]:
+        """The rank's share of `order` (default: all images, by index), `size` (else `batch_size`) at a time."""
+        shares = self.world.share(range(len(self.source)) if order is None else order, size or self.batch_size)
         if self.store is None:
             self._allocate()
         unknown = [[i for i in group if not self.kept[i]] for group, _ in shares]

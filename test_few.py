@@ -17,12 +17,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Load the checkpoint, fill the memory, score and write the results."""
     options = parse("test_few", argv)
     run = ScoringRun(options)
-    run.load_adapters()
-
     shots = run.shots()
+    run.load_adapters(shots)
+
     support = Support(shots, run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
-    memory = run.streams(support, options.test_batch_size)
+    memory = run.streams(support, options.test_batch_size, reused=False)
     return run.score(tests, memory, shots=shots.names())
 
 

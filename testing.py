@@ -6,6 +6,7 @@ import torch
 
 import checkpoint
 from dataset.folder import ImageSet
+from dataset.shots import Shots
 from details import measure
 from engine import Predictions
 from evaluation import Evaluation, Maps
@@ -19,22 +20,28 @@ MAP_THRESHOLD = 0.5  # of a contour where neither a flag nor a mask gives one
 class ScoringRun(Run):
     """A run that scores a test set with adapters that are there."""
 
-    def load_adapters(self) -> None:
-        """Load --ckpt, or the run's own checkpoint (few-shot: else the authors' name), refused if it is another's."""
+    def load_adapters(self, shots: Shots | None = None) -> None:
+        """Load --ckpt, or the run's own checkpoint (few-shot: else the authors' name), refused if it is another's.
+
+        A checkpoint that was trained on other shots than these is another's, too.
+        """
         options = self.options
         if options.ckpt is not None:
             checkpoint.apply(self.mvfa, checkpoint.load(options.ckpt))
             return
         own, authors = options.checkpoint, options.save_path / f"{options.obj}.pth"
         found = checkpoint.load(authors if options.setting == FEW and authors.is_file() and not own.is_file() else own)
-        checkpoint.check_about(found, self.about())
+        expected = self.about()
+        if shots is not None and options.adapters_setting == FEW:
+            expected["shots"] = shots.names()
+        checkpoint.check_about(found, expected)
         checkpoint.apply(self.mvfa, found)
 
     def score(self, tests: ImageSet, memory: Streams | None = None, **more: Any) -> Evaluation:
         """Score the test set, measure it, draw what was asked for, and write all of it."""
         options = self.options
         streams = self.streams(tests, options.test_batch_size, reused=False)
-        found = self.predict(streams, memory, maps=options.pictures > 0)
+        found = self.predict(streams, self.bank(memory), maps=options.pictures > 0)
         evaluation = self.evaluate(found, streams)
         self.tell(evaluation)
         if self.world.first:

@@ -39,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     train_set = zero_shot_set(data, run.info, side)
     tests = evaluation_set(data, run.info, side)
-    train_streams = run.streams(train_set, options.batch_size)
+    # what is read most often first: it gets the room that there is
     test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
     valid = run.valid(others(run.info))
+    train_streams = run.streams(train_set, options.batch_size)
 
     for epoch in range(1, epochs + 1):
         order = torch.randperm(len(train_set), generator=run.generator).tolist()

@@ -14,7 +14,7 @@ from errors import UserError
 from evaluation import Evaluation
 from options import Options
 from report import results
-from runner import Run, show
+from runner import Bank, Run, show
 from selection import Figures, Selection, figures, mean
 from streams import Streams
 from utils import writable
@@ -57,11 +57,16 @@ class TrainingRun(Run):
         options = self.options
         if self.rule == "last":
             return []
-        sets = {known: validation_set(options.data_path, known, options.img_size, shots) for known in objects}
+        try:
+            sets = {known: validation_set(options.data_path, known, options.img_size, shots) for known in objects}
+        except UserError:  # an image without its mask, say: fatal only where these images decide
+            if self.rule == "valid":
+                raise
+            return []
         lacking = [known.name for known, images in sets.items() if images is None]
         if lacking and self.rule == "valid":
             raise UserError(
-                f"--select valid: valid/ of {lacking[0]} has not both normal and abnormal images beside the shots; "
+                f"--select valid: valid/ of {lacking[0]} has not both normal and abnormal images that are no shots; "
                 f"choose --select last"
             )
         size = options.test_batch_size
@@ -80,15 +85,15 @@ class TrainingRun(Run):
 
             return train(self.trainer, streams, text, order, report)
 
-    def test(self, streams: Streams, memory: Streams | None) -> Evaluation:
+    def test(self, streams: Streams, bank: Bank | None) -> Evaluation:
         """Score the test set and tell."""
-        evaluation = self.evaluate(self.predict(streams, memory), streams)
+        evaluation = self.evaluate(self.predict(streams, bank), streams)
         self.tell(evaluation)
         return evaluation
 
-    def validate(self, valid: Valid, memory: Streams | None) -> Figures:
+    def validate(self, valid: Valid, bank: Bank | None) -> Figures:
         """Mean AUROCs over the objects that choose."""
-        return mean([figures(self.evaluate(self.predict(s, memory, known), s)) for known, s in valid])
+        return mean([figures(self.evaluate(self.predict(s, bank, known), s)) for known, s in valid])
 
     def assess(
         self,
@@ -106,22 +111,21 @@ class TrainingRun(Run):
         """
         if self.rule == "last" and not last:
             return
-        tested = self.test(tests, memory) if self.rule == "test" or last else None
-        validated = self.validate(valid, memory) if valid else None
+        bank = self.bank(memory)
+        tested = self.test(tests, bank) if self.rule == "test" or last else None
+        validated = self.validate(valid, bank) if valid else None
         rules = self.selection.note(
             epoch, figures(tested) if tested else None, validated, last=last, oracle=oracle and self.rule == "test"
         )
         if self.rule in rules:
             self.best, self.state = tested, checkpoint.adapter_state(self.mvfa)
-            if self.best is not None:
-                self.save(epoch)
+            self.save(epoch)
         if last and self.best is None:  # the rule chose a moment that was not tested
             checkpoint.restore(self.mvfa, self.state)
-            self.best = self.test(tests, memory)
+            self.best = self.test(tests, self.bank(memory))
             self.selection.complete(self.rule, figures(self.best))
-            self.save(self.selection.chosen[self.rule]["epoch"])
 
-    def save(self, epoch: float | None) -> None:
+    def save(self, epoch: float) -> None:
         """Write the checkpoint of the chosen adapters."""
         options = self.options
         if options.save_model and self.world.first:

@@ -50,12 +50,15 @@ def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
 
 
 def validation_set(data_path: Path, info: Info, side: int, shots: Shots | None = None) -> ImageSet | None:
-    """The images of `valid` that are not shots; None unless both labels are among them."""
+    """The images of `valid` that are not shots; None unless both labels are among them, of pixels too with masks."""
     if not any(list_images(object_folder(data_path, info) / "valid" / state / "img") for state in LABELS):
         return None
     taken = {r.image for r in (*shots.normal, *shots.abnormal)} if shots else set()
     records = [r for r in list_split(data_path, info, "valid") if r.image not in taken]
-    return ImageSet(records, side) if {r.label for r in records} == {0, 1} else None
+    found = ImageSet(records, side)
+    labels = {r.label for r in records}
+    marked = not info.masks or any(found.mask(i).any() for i, r in enumerate(records) if r.label)  # the first will do
+    return found if labels == {0, 1} and marked else None
 
 
 def evaluation_set(data_path: Path, info: Info, side: int) -> ImageSet:

@@ -27,7 +27,11 @@ class Shots:
 def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], list[str]]:
     """File names of the normal and (if wanted) the abnormal shots of a draw. UserError if the list lacks it."""
     draws = {}
-    for line in path.read_text().splitlines():
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text; a shot list has lines such as 'n-0: a.png b.png'") from error
+    for line in text.splitlines():
         key, _, names = line.partition(":")
         draws[key.strip()] = names.split()
     for key in (f"n-{draw}", f"a-{draw}") if abnormal else (f"n-{draw}",):

@@ -43,7 +43,7 @@ def picture_uri(folder: Path, name: str | None) -> str | None:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise UserError(f"{folder / name} cannot be read; run this test again with its pictures") from error
+        raise UserError(f"{folder / name} cannot be read; remove its folder and run the command again") from error
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from caches import default_folder
 from CLIP.weights import DTYPES
-from options import DEFAULT_MODEL, FEW, ZERO, Parser, number
+from options import DEFAULT_MODEL, FEW, SEED, ZERO, Parser, number
 from recipe import CHOICES, RECIPES
 from report.plan import TABLES, Wanted
 from report.study import OBJECTS
@@ -47,7 +49,14 @@ def build_parser() -> Parser:
     add("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=f"all, or some of {' '.join(TABLES)}")
     add("--objects", nargs="+", choices=OBJECTS, default=list(OBJECTS), metavar="OBJ", help="(default: all six)")
     add("--shots", nargs="+", type=number(int, 1), default=list(SHOTS), metavar="K", help="of figure 3 (2 4 8 16)")
-    add("--seeds", nargs="+", type=int, default=[111], metavar="SEED", help="a run for each (default: 111)")
+    add(
+        "--seeds",
+        nargs="+",
+        type=SEED,
+        default=[111],
+        metavar="SEED",
+        help="a run for each (default: 111)",
+    )
     add("--draws", nargs="+", type=number(int, 0), default=[0], metavar="D", help="of the shot lists (default: 0)")
     add("--recipe", choices=list(RECIPES), default="released", help="(default: released)")
     add("--select", choices=CHOICES["select"], help="which checkpoint is tested (default: the recipe's)")
@@ -87,6 +96,12 @@ def flags(given: argparse.Namespace, *names: str) -> list[str]:
     ]
 
 
+def precision(given: argparse.Namespace) -> str:
+    """The precision that the runs will have; it is part of what tells runs apart."""
+    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return given.precision or ("fp16" if device.startswith("cuda") else "fp32")
+
+
 def steering(given: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """The flags of trainings that change their results, by setting."""
     found: dict[str, tuple[str, ...]] = {}
@@ -104,15 +119,15 @@ def parse(argv: Sequence[str] | None, model: str) -> Request:
     name = model.split()[model.split().index("--model_name") + 1] if given.demo else given.model_name
     shared = model.split() if given.demo else []
     model_flags = ("clip_path", "img_size") if given.demo else ("model_name", "clip_path", "img_size")
-    shared += [*flags(given, *model_flags, "precision"), "--recipe", given.recipe]
+    shared += [*flags(given, *model_flags), "--precision", precision(given), "--recipe", given.recipe]
     places = [f"--data_path={data}", f"--cache_dir={given.cache_dir}", *flags(given, "device", "workers")]
     tables = TABLES if "all" in given.tables else tuple(given.tables)
     wanted = Wanted(
         tables=tables,
         objects=tuple(given.objects),
-        shots=tuple(given.shots),
-        seeds=tuple(given.seeds),
-        draws=tuple(given.draws),
+        shots=tuple(dict.fromkeys(given.shots)),  # one asked for twice would count as two runs
+        seeds=tuple(dict.fromkeys(given.seeds)),
+        draws=tuple(dict.fromkeys(given.draws)),
         data_path=data,
         fewshot_path=lists,
         model_name=name if name or given.clip_path else DEFAULT_MODEL,

@@ -31,12 +31,12 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **packages, "commit": commit()}
 
 
-def peak_memory() -> dict[str, int]:
-    """Peak memory of this process and of its CUDA device, in bytes."""
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak memory of this process, and of its device if that is CUDA, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if torch.cuda.is_available():
-        peak["cuda"] = torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        peak["cuda"] = torch.cuda.max_memory_allocated(device)
     return peak
 
 

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from CLIP.weights import weight_path
+from CLIP.weights import weight_hash, weight_path
 from dataset.catalog import info
 from dataset.folder import LABELS, list_images
 from dataset.medical_zero import others
@@ -121,7 +121,8 @@ def switch_runs(column: Column) -> list[Place]:
     """Paper against released code."""
     every = [name for names in SWITCHES.values() for name in names]
     rows = {**SWITCHES, ALL_SWITCHES: every}
-    return [column.few(row, *switch_flags(names)) for row, names in rows.items()]
+    released = ("--recipe", "released") if "paper" in column.wanted.shared else ()  # what the switches start from
+    return [column.few(row, *released, *switch_flags(names)) for row, names in rows.items()]
 
 
 RUNS: dict[str, Callable[[Column], list[Place]]] = {
@@ -160,17 +161,39 @@ def digest(*content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
 
 
+def weights_identity(wanted: Wanted) -> str:
+    """Hash of the CLIP weights, empty if they are not there."""
+    try:
+        return weight_hash(weight_path(wanted.model_name, wanted.clip_path))
+    except UserError:
+        return ""
+
+
+def listed(wanted: Wanted, obj: str, flags: Sequence[str]) -> list[list[str]] | None:
+    """The shots that flags name, None where the list or its draw is missing or nothing is named."""
+    asked = dict(pairs(flags))
+    draw = int(asked.get("--iterate", RANDOM_DRAW))
+    if draw == RANDOM_DRAW:
+        return None
+    path = wanted.fewshot_path / obj / f"{asked['--shot']}-shot.txt"
+    try:
+        return list(read_list(path, draw, abnormal="--abnormal_shot" not in asked))
+    except (OSError, UserError):
+        return None
+
+
 def training_name(training: Training, wanted: Wanted) -> str:
     """The folder of a training."""
     told = "".join(flag.replace("--", "-").replace("_list", "") + value for flag, value in pairs(training.flags))
     steered = (training.flags, wanted.steering[training.setting], wanted.shared)
-    return f"{training.setting}-{training.obj}{told}-{digest(*steered, str(wanted.data_path))}"
+    files = (str(wanted.data_path), weights_identity(wanted), listed(wanted, training.obj, training.flags))
+    return f"{training.setting}-{training.obj}{told}-{digest(*steered, *files)}"
 
 
-def test_name(place: Place, pictures: Sequence[str]) -> str:
+def test_name(place: Place, wanted: Wanted, pictures: Sequence[str]) -> str:
     """The folder of a test, below its training's."""
     told = "".join(flag.replace("--", "-") + value for flag, value in pairs(place.flags))
-    return f"{place.script}{told}-{digest(place.flags, list(pictures))}"
+    return f"{place.script}{told}-{digest(place.flags, list(pictures), listed(wanted, place.obj, place.flags))}"
 
 
 def pairs(flags: Sequence[str]) -> list[tuple[str, str]]:
@@ -190,12 +213,9 @@ def lacks(place: Place, wanted: Wanted) -> str:
         return f"no images of {', '.join(absent)}"
     if place.table == "allshots":
         return "" if place.shot else "no images in valid/ to draw from"
-    if place.shot and place.draw != RANDOM_DRAW:
-        path = wanted.fewshot_path / place.obj / f"{place.shot}-shot.txt"
-        try:
-            read_list(path, place.draw, abnormal=place.training.setting == FEW)
-        except (OSError, UserError):
-            return f"no list of {place.shot} shots with draw {place.draw}"
+    flags = place.flags if "--shot" in place.flags else place.training.flags
+    if place.shot and listed(wanted, place.obj, flags) is None:
+        return f"no list of {place.shot} shots with draw {place.draw}"
     return ""
 
 
@@ -209,7 +229,7 @@ def jobs(place: Place, wanted: Wanted, root: Path) -> tuple[Job, Job]:
     score = (*shared, *place.flags, *pictures, *(lists if place.script == "test_few" else ()))
     return (
         Job(f"train_{training.setting}", learn, folder / "train"),
-        Job(place.script, score, folder / test_name(place, pictures)),
+        Job(place.script, score, folder / test_name(place, wanted, pictures)),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 import demo
 import reproduce
 from errors import UserError
+from recipe import RECIPES
 from report.plan import SWITCHES, TABLES, specs, switch_flags
 from report.request import parse
 from report.runs import jobs, lacks, places
@@ -77,13 +78,32 @@ def test_trainings_are_shared_and_names_change_with_settings():
         ["--img_size", "336"],
     ):
         assert not one.keys() & work(["table1", "--objects", "Brain", *more]).keys(), more
-    assert one == work(["table1", "--objects", "Brain", "--device", "cpu", "--jobs", "3"])
+    assert one == work(["table1", "--objects", "Brain", "--device", "cpu", "--jobs", "3", "--seeds", "111", "111"])
     assert len(work(["table1", "table2", "--objects", "Brain", "--seeds", "1", "2", "--draws", "0", "1", "2"])) == 8
+
+
+def test_other_shots_are_other_runs(tmp_path):
+    """Whatever list they come from, and if only the list's content has changed."""
+    found = []
+    for names in ("a.png b.png c.png d.png", "a.png b.png c.png e.png", None):
+        (tmp_path / "Brain").mkdir(exist_ok=True)
+        (tmp_path / "Brain" / "4-shot.txt").write_text(f"n-0: {names}\na-0: x.png\n" if names else "")
+        found.append(work(["table1", "normal", "--objects", "Brain", "--fewshot_path", str(tmp_path)]))
+    trainings = [{name for name in runs if name.startswith("few")} for runs in found]
+    assert not trainings[0] & trainings[1]
+    tests = [next(tests for name, tests in runs.items() if name.startswith("zero")) for runs in found]
+    assert tests[0] != tests[1] != tests[2]
 
 
 def test_switches_name_every_difference_that_is_a_choice_of_scores():
     assert switch_flags(["bank_class_token", "keep"]) == ["--bank_class_token", "no", "--keep", "0.9"]
-    assert len({name for names in SWITCHES.values() for name in names}) == 11
+    released, paper = (RECIPES[name].as_dict() for name in ("released", "paper"))
+    different = {name for name in released if released[name] != paper[name]}
+    named = {name for names in SWITCHES.values() for name in names}
+    assert named == different - {"batch_size", "rate_few", "rate_zero", "select"}
+    places_of = [p for p in places(parse(["switches", "--recipe", "paper"], demo.MODEL).wanted) if p.obj == "Brain"]
+    assert len({p.training for p in places_of}) == len(places_of)
+    assert all(p.training.flags[-2:] != ("--recipe", "paper") for p in places_of)
 
 
 def test_a_plan_says_what_is_lacking(flags, tmp_path, capsys):

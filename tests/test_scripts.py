@@ -102,8 +102,23 @@ def test_a_compiled_network_trains_alike(flags, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_adapters_of_other_shots_are_refused(flags, tmp_path, demo_root):
+    script_train_few.main(flags("Chest", "train_few", "--epoch", 1))
+    lists = tmp_path / "lists" / "Chest"
+    lists.mkdir(parents=True)
+    (lists / "2-shot.txt").write_text(
+        "n-0: 000.png 001.png\na-0: 000.png 001.png\nn-1: 002.png 003.png\na-1: 002.png 003.png"
+    )
+    taken = (demo_root / "fewshot_seed" / "Chest" / "2-shot.txt").read_text()
+    draw = 1 if "000.png" in taken else 0
+    more = ["--fewshot_path", tmp_path / "lists", "--iterate", draw]
+    with pytest.raises(UserError, match="was made with shots = "):
+        script_test_few.main(flags("Chest", "test_few", *more))
+    script_test_few.main(flags("Chest", "test_few", *more, "--ckpt", tmp_path / "ckpt" / "Chest-2shot.pth"))
+
+
 def test_valid_needs_images_that_are_no_shots(flags, tmp_path):
-    with pytest.raises(UserError, match="valid/ of Brain has not both normal and abnormal images beside the shots"):
+    with pytest.raises(UserError, match="valid/ of Brain has not both normal and abnormal images that are no shots"):
         script_train_few.main(flags("Brain", "train_few", "--select", "valid", "--shot", 4))
     script_train_few.main(flags("Brain", "train_few", "--shot", 4, "--epoch", 1))
     assert list(metrics(tmp_path, "train_few")["selections"]) == ["test", "last"]
@@ -293,6 +308,8 @@ def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         (["--obj", "Brain", "--shot", "0"], "0 is not at least 1"),
         (["--obj", "Brain", "--img_size", "abc"], "invalid int value: 'abc'"),
         (["--obj", "Brain", "--learning_rate", "-1"], "-1 is not at least 0"),
+        (["--obj", "Brain", "--seed", "5000000000"], "5000000000 is not at most"),
+        (["--obj", "Brain", "--cache_gb", "inf"], "inf is not finite"),
         ([], "the following arguments are required: --obj"),
         (["--obj", "Brain", "--clip_path", "nowhere.pt"], "no weights at nowhere.pt"),
         (["--obj", "Brain", "--model_name", "ViT-X"], "unknown model 'ViT-X'"),
