@@ -29,6 +29,7 @@ from report.request import parse
 from report.runs import Job, filled, jobs, lacks, places, settings
 from report.study import DONE, FAILED, MISSING, Study
 from runner import command
+from utils import writable
 
 SCRIPTS = {script.__name__: script.main for script in (train_few, train_zero, test_few, test_zero)}
 
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> Study:
     request = parse(argv, demo.MODEL)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("reproduce.py is not for torchrun; start it with python and share its runs out with --jobs J")
+    if not request.plan:
+        writable(request.root, "--root")
     if request.demo:
         demo.prepare(request.root)
     wanted = request.wanted
