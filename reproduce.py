@@ -26,11 +26,12 @@ from report.cluster import Work, submit
 from report.page import write_report
 from report.plan import specs
 from report.request import parse
-from report.runs import Job, filled, jobs, lacks, places, settings
+from report.runs import Job, Place, filled, jobs, lacks, places, settings
 from report.study import DONE, FAILED, MISSING, Study
 from runner import command
 from utils import writable
 
+Placed = tuple[Place, Job, Job, str]  # its training, its test, what it lacks
 SCRIPTS = {script.__name__: script.main for script in (train_few, train_zero, test_few, test_zero)}
 
 
@@ -60,6 +61,14 @@ def perform(work: Work, threads: int | None = None, gpu: str | None = None) -> d
     return {out: reason for out, reason in failures.items() if reason}
 
 
+def show(placed: Sequence[Placed], is_demo: bool) -> Study:
+    """Print what would run and what it lacks; a study without cells."""
+    for place, _, test, lacking in placed:
+        state = "done" if test.done else lacking or "to run"
+        print(f"{place.table:9} {place.obj:15} seed {place.seed} draw {place.draw} {place.row}: {state}")
+    return Study("plan", is_demo, (), ())
+
+
 def main(argv: Sequence[str] | None = None) -> Study:
     """Run what is not done and write the report; returns what it tells."""
     request = parse(argv, demo.MODEL)
@@ -72,10 +81,7 @@ def main(argv: Sequence[str] | None = None) -> Study:
     wanted = request.wanted
     placed = [(place, *jobs(place, wanted, request.runs), lacks(place, wanted)) for place in places(wanted)]
     if request.plan:
-        for place, _, test, lacking in placed:
-            state = "done" if test.done else lacking or "to run"
-            print(f"{place.table:9} {place.obj:15} seed {place.seed} draw {place.draw} {place.row}: {state}")
-        return Study("plan", request.demo, (), ())
+        return show(placed, request.demo)
     work: Work = {}
     for _, train, test, lacking in placed:
         if not lacking and test not in work.setdefault(train, []):
