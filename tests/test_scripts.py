@@ -331,6 +331,9 @@ def test_help_runs():
 
 
 def test_interrupt_leaves_no_part(flags, tmp_path):
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background is born deaf to it, and its children
     command = [sys.executable, "train_few.py", *flags("Brain", "train_few", "--epoch", 500)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
