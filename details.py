@@ -105,19 +105,18 @@ def pixel_details(counts: Counts, threshold: float | None) -> dict[str, Any]:
 
 
 def pixels(found: Predictions, streams: Streams, threshold: float | None) -> dict[str, Any]:
-    """Metrics of the pixels of a test set with masks, by branch; None where there is no memory branch."""
-    maps, counters = Maps(found, streams.source.side), [StreamingCounts() for _ in BRANCHES]
-    for block, branches in maps:
+    """Metrics of the pixels of a test set with masks, by branch; without a memory branch both is text."""
+    maps, used = Maps(found, streams.source.side), BRANCHES if found.distance is not None else BRANCHES[:1]
+    counters = {branch: StreamingCounts() for branch in used}
+    for block, values in maps:
         masks = streams.masks(range(len(streams))[block])
         shares = region_shares(masks)
-        for counter, values in zip(counters, branches, strict=True):
-            if values is not None:
-                counter.update(values, masks.to(values.device), shares.to(values.device))
-    seen = (True, found.distance is not None, True)
-    return {
-        branch: pixel_details(counter.counts(), threshold) if used else None
-        for branch, counter, used in zip(BRANCHES, counters, seen, strict=True)
-    }
+        for branch, counter in counters.items():
+            scores = dict(zip(BRANCHES, values, strict=True))[branch]
+            assert scores is not None
+            counter.update(scores, masks.to(scores.device), shares.to(scores.device))
+    measured = {branch: pixel_details(counter.counts(), threshold) for branch, counter in counters.items()}
+    return {"text": measured["text"], "memory": measured.get("memory"), "both": measured.get("both", measured["text"])}
 
 
 def measure(
@@ -131,12 +130,16 @@ def measure(
 ) -> dict[str, Any]:
     """All metrics of a scored test set, by images and (with masks) by pixels, each for text, memory and both."""
     labels = streams.source.labels.bool()
-    scores = (evaluation.text_scores, evaluation.memory_scores, evaluation.scores)
-    images = {
-        branch: None if values is None else image_details(values, labels, threshold)
-        for branch, values in zip(BRANCHES, scores, strict=True)
+
+    def images(scores: Tensor) -> dict[str, Any]:
+        interval = bootstrap(scores, labels, resamples, seed) if resamples else None
+        return image_details(scores, labels, threshold) | {"interval": interval}
+
+    text, memory = images(evaluation.text_scores), None
+    both = text
+    if evaluation.memory_scores is not None:
+        memory, both = images(evaluation.memory_scores), images(evaluation.scores)
+    return {
+        "image": {"text": text, "memory": memory, "both": both},
+        "pixel": pixels(found, streams, threshold) if found.masks else None,
     }
-    for branch, values in zip(BRANCHES, scores, strict=True):
-        if values is not None:
-            images[branch]["interval"] = bootstrap(values, labels, resamples, seed) if resamples else None  # type: ignore[index]
-    return {"image": images, "pixel": pixels(found, streams, threshold) if found.masks else None}

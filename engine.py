@@ -42,7 +42,9 @@ class Trainer:
         scaled: bool = False,
     ) -> None:
         self.mvfa, self.objective = mvfa, objective
-        self.scaler = torch.amp.GradScaler(mvfa.visual.class_embedding.device.type, LOSS_SCALE, enabled=scaled)
+        device = mvfa.visual.class_embedding.device
+        self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=scaled)
+        self.scaler.scale(torch.zeros((), device=device))  # makes its scale, for a rank whose first step has no image
         self.optimisers = {b: torch.optim.Adam(mvfa.adapters(b).parameters(), lr=rate, betas=betas) for b in BRANCHES}
 
     def loss(self, stream: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
@@ -60,7 +62,6 @@ class Trainer:
         summed over ranks. Raises UserError if the loss is not finite.
         """
         source, world, total = streams.source, streams.world, 0.0
-        self.scaler.scale(torch.zeros((), device=streams.device))  # it must know its scale on a rank without images too
         masked = source.masked[batch.members]
         for has_masks in (False, True):
             rows = (masked == has_masks).nonzero().squeeze(1)

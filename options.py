@@ -35,34 +35,35 @@ class Options:
     model_name: str
     clip_path: Path | None
     data_path: Path
-    fewshot_path: Path
     save_path: Path
-    save_model: int
     out: Path
-    init: Path | None
-    ckpt: Path | None
     batch_size: int
     test_batch_size: int
     img_size: int
-    epoch: int
     learning_rate: float
     features_list: tuple[int, ...]
     seed: int
-    shot: int
-    iterate: int
     device: str | None
     precision: str | None
-    compile: str
+    compile: bool
     workers: int | None
     cache_gb: float
     cache_dir: Path
-    abnormal_shot: int | None
-    score_levels: tuple[int, ...]
-    threshold: float | None
-    bootstrap: int
-    pictures: int
-    picture_order: str
-    picture_scale: str
+    # what not every script has, as it is where the flag does not exist
+    fewshot_path: Path = Path()
+    shot: int = 0
+    iterate: int = 0
+    epoch: int = 0
+    save_model: int = 0
+    init: Path | None = None
+    ckpt: Path | None = None
+    abnormal_shot: int | None = None
+    score_levels: tuple[int, ...] = ()
+    threshold: float | None = None
+    bootstrap: int = 0
+    pictures: int = 0
+    picture_order: str = ORDERS[0]
+    picture_scale: str = "common"
 
     @property
     def setting(self) -> str:
@@ -121,6 +122,13 @@ def number(kind: type[int] | type[float], low: float, inclusive: bool = True, to
     return convert
 
 
+def truth(text: str) -> bool:
+    """Yes or no as a flag's value."""
+    if text.lower() not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text} is not yes or no")
+    return text.lower() == "yes"
+
+
 SEED = number(int, 0, top=2**32 - 1)  # numpy takes no larger one
 
 
@@ -158,7 +166,7 @@ def add_model(parser: Parser) -> None:
     add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
     add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
     compiled = "compile the network with torch.compile; the first step of each batch size then takes a minute"
-    add("--compile", choices=["yes", "no"], default="no", help=f"{compiled} (default: no)")
+    add("--compile", type=truth, default=False, metavar="yes|no", help=f"{compiled} (default: no)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
     add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
     cache = "bound on streams and images that are kept (default: 8; 0: nothing is kept, text features neither)"
@@ -213,13 +221,6 @@ def add_testing(parser: Parser, setting: str) -> None:
     add("--picture_scale", choices=["common", "image"], default="common", help=scale)
 
 
-def truth(text: str) -> bool:
-    """Yes or no as a flag's value."""
-    if text.lower() not in ("yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text} is not yes or no")
-    return text.lower() == "yes"
-
-
 def add_recipe(parser: Parser) -> None:
     """The recipe, and a flag for each of its fields."""
     group = parser.add_argument_group("recipe (each flag overrides one choice of the recipe)")
@@ -272,30 +273,14 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
     given["batch_size"], given["learning_rate"] = recipe.batch_size, getattr(recipe, f"rate_{setting}")
     if given["model_name"] is None and given["clip_path"] is None:
         given["model_name"] = DEFAULT_MODEL
-    defaults = {
-        "fewshot_path": Path(),
-        "shot": 0,
-        "iterate": 0,
-        "epoch": 0,
-        "save_model": 0,
-        "init": None,
-        "ckpt": None,
-        "abnormal_shot": None,
-        "score_levels": None,
-        "threshold": None,
-        "bootstrap": 0,
-        "pictures": 0,
-        "picture_order": ORDERS[0],
-        "picture_scale": "common",
-    }
-    values: dict[str, Any] = defaults | given | {"script": script, "recipe": recipe, "recipe_name": name}
+    values: dict[str, Any] = given | {"script": script, "recipe": recipe, "recipe_name": name}
     values["features_list"] = tuple(values["features_list"])
-    values["score_levels"] = tuple(values["score_levels"] or ())
+    values["score_levels"] = tuple(values.get("score_levels") or ())
     strange = [block for block in values["score_levels"] if block not in values["features_list"]]
     if strange:
         allowed = " ".join(map(str, values["features_list"]))
         raise UserError(f"--score_levels {strange[0]}: no adapter follows this block; --features_list has {allowed}")
-    normal_only = values["abnormal_shot"] == 0
+    normal_only = values.get("abnormal_shot") == 0
     values["save_path"] = values["save_path"] or WHERE[ZERO if normal_only else setting]
     run = f"{values['obj']}-{values['shot']}{'normal' if normal_only else 'shot'}" if setting == FEW else values["obj"]
     values["out"] = values["out"] or Path("results") / script / run

@@ -81,7 +81,7 @@ class Run:
         )
         form, width = options.recipe.adapter_form, self.clip.config.embed_dim
         self.mvfa = MVFA(self.clip.visual, width, options.features_list, form, self.generator)
-        if options.compile == "yes":
+        if options.compile:
             if not cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
                 raise UserError("--compile yes needs a C++ compiler on a CPU; install g++ or leave the flag out")
             self.mvfa.compile()

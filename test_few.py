@@ -7,6 +7,7 @@ python test_few.py --obj Brain --shot 4 --abnormal_shot 0    normal shots only, 
 from collections.abc import Sequence
 
 from dataset.medical_few import Support, evaluation_set
+from dataset.shots import Shots
 from evaluation import Evaluation
 from options import parse
 from runner import command
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     shots = run.shots()
     run.load_adapters(shots)
 
-    support = Support(shots, run.info, options.img_size)
+    support = Support(Shots(shots.normal, []), run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
     memory = run.streams(support, options.test_batch_size, reused=False)
     return run.score(tests, memory, shots=shots.names())

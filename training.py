@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 import checkpoint
 from dataset.catalog import Info
 from dataset.folder import ImageSet
@@ -33,7 +35,7 @@ class TrainingRun(Run):
         self.selection, self.losses = Selection(), list[float]()
         self.shots_used: Shots | None = None
         self.best: Evaluation | None = None
-        self.state = checkpoint.adapter_state(self.mvfa)
+        self.state: dict[str, dict[str, Tensor]]  # the adapters that the rule has chosen
         if options.init is not None:
             checkpoint.apply(self.mvfa, checkpoint.load(options.init))
 

@@ -38,8 +38,8 @@ SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))  # in halves of th
 def tune_process() -> None:
     """Two settings of the process that change its speed; where a system lacks them nothing happens.
 
-    Numbers below 1e-38 become zero, which no figure shows in practice. Processors take a hundred times as long over
-    them: a training step of ViT-L/14 on a CPU took three times as long. Threads that are there already keep their
+    Numbers below 1e-38 become zero, which no figure shows in practice. Processors take far longer over them: a
+    training step of ViT-L/14 on a CPU took three times as long. Threads that are there already keep their
     setting, so this comes first in a run.
 
     Large blocks of memory that are freed are kept for the next of their size. What comes back from the system instead

@@ -181,9 +181,9 @@ def create_model(
     """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
 
     The size of the network is read from the weights; `name`, unless None, must agree with it. The weights are float32;
-    with another `precision` (a key of DTYPES) the matrices of the blocks are cast. The text tower takes these
-    types when the first sentence comes. Raises UserError for a file that is
-    missing, damaged or of another shape, and for an image side below one patch.
+    with another `precision` (a key of DTYPES) the matrices of the blocks are cast. The text tower takes these types
+    when the first sentence comes. Raises UserError for a file that is missing, damaged or of another shape, and for an
+    image side below one patch.
     """
     file = weight_path(name, path)
     with ThreadPoolExecutor(1) as pool:  # hashing runs beside the loading
