@@ -19,11 +19,6 @@ SHARE = 2  # at most one in so many bytes of what is free is taken
 TEXT_FORMAT = 1  # of stored text features; a change makes the stored ones stale
 
 
-def default_folder() -> Path:
-    """Where caches live by the conventions of the desktop: $XDG_CACHE_HOME/mvfa, else ~/.cache/mvfa."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mvfa"
-
-
 def available_memory() -> int:
     """Bytes of host memory that a program may take: free ones, and where the system tells, those it would give up."""
     with suppress(OSError):

@@ -23,8 +23,8 @@ from dataset.catalog import CATALOG
 from dataset.demo import write_demo
 from errors import UserError
 from evaluation import Evaluation
+from launch import command
 from options import FEW, SEED, ZERO, Parser
-from runner import command
 from utils import write_whole
 
 SHOTS = (2, 4, 8, 16)  # the lists that are written

@@ -14,13 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from errors import UserError
+from errors import LostProcessError, UserError
 
 TIMEOUT = timedelta(minutes=30)  # the first rank evaluates while the others wait
-
-
-class LostProcessError(Exception):
-    """Another process of the run has ended before its time."""
 
 
 @contextmanager

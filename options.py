@@ -1,25 +1,26 @@
 """Flags and their defaults: the only home of both. `parse(script, argv)` gives one frozen record.
 
-The names of the released scripts' flags are kept. A setting that cannot work is refused here, before anything loads.
+The names of the released scripts' flags are kept. A setting that cannot work is refused here, before anything loads:
+this needs no torch, so that help and mistakes come at once.
 """
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from caches import default_folder
-from CLIP.weights import DTYPES, known_models
 from dataset.catalog import CATALOG
-from engine import ScoreForm
 from errors import UserError
 from recipe import CHOICES, FIELDS, RECIPES, Recipe
+from weight_files import known_models
 
 DEFAULT_MODEL = "ViT-L-14-336"
 FEW, ZERO = "few", "zero"
 WHERE = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
+PRECISIONS = ("fp32", "bf16", "fp16")
 ORDERS = ("worst", "best", "random")  # of pictures
 OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields that a flag of another kind sets
 
@@ -76,11 +77,6 @@ class Options:
         return ZERO if self.abnormal_shot == 0 else self.setting
 
     @property
-    def score_form(self) -> ScoreForm:
-        """How features become scores."""
-        return replace(self.recipe.score_form, levels=self.score_levels)
-
-    @property
     def run_name(self) -> str:
         """What a checkpoint is called: <obj>-<K>shot, or <obj> where the adapters are zero-shot ones."""
         return f"{self.obj}-{self.shot}shot" if self.adapters_setting == FEW else self.obj
@@ -95,6 +91,11 @@ class Options:
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "recipe"}
         levels = {"features_list": list(self.features_list), "score_levels": list(self.score_levels)}
         return plain | levels | {"recipe": self.recipe.as_dict()}
+
+
+def default_cache() -> Path:
+    """Where caches live by the conventions of the desktop: $XDG_CACHE_HOME/mvfa, else ~/.cache/mvfa."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mvfa"
 
 
 class Parser(argparse.ArgumentParser):
@@ -164,14 +165,14 @@ def add_model(parser: Parser) -> None:
     add("--img_size", type=number(int, 1), default=240, metavar="S", help="image side in pixels (default: 240)")
     add("--features_list", type=int, nargs="+", default=[6, 12, 18, 24], metavar="BLOCK", help="blocks with adapters")
     add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
+    add("--precision", choices=PRECISIONS, help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
     compiled = "compile the network with torch.compile; the first step of each batch size then takes a minute"
     add("--compile", type=truth, default=False, metavar="yes|no", help=f"{compiled} (default: no)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
     add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
     cache = "bound on streams and images that are kept (default: 8; 0: nothing is kept, text features neither)"
     add("--cache_gb", type=number(float, 0), default=8.0, metavar="GB", help=cache)
-    folder = default_folder()
+    folder = default_cache()
     add(
         "--cache_dir",
         type=Path,

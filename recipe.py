@@ -1,10 +1,6 @@
-"""Recipes: every choice in which the paper and the released code differ (SPEC section 5), by name."""
+"""Recipes: every choice in which the paper and the released code differ (SPEC section 5), by name. Needs no torch."""
 
 from dataclasses import asdict, dataclass, fields
-
-from CLIP import AdapterForm
-from engine import ScoreForm
-from loss import Objective
 
 CHOICES = {
     "projector": ("none", "last", "all"),
@@ -37,21 +33,6 @@ class Recipe:
     activation: str = "gelu"  # of both towers
     scaling: str = "none"  # of the input: "clip" subtracts CLIP's mean and divides by its standard deviation
     select: str = "test"  # checkpoint: best on the test set (an oracle), best on images of valid/, or the last
-
-    @property
-    def adapter_form(self) -> AdapterForm:
-        """How adapters mix into the stream."""
-        return AdapterForm(self.keep, self.mix, self.slope, self.projector)
-
-    @property
-    def objective(self) -> Objective:
-        """The training loss."""
-        return Objective(self.bce_pool, self.bce_input)
-
-    @property
-    def score_form(self) -> ScoreForm:
-        """How features become scores."""
-        return ScoreForm(self.image_score, self.level_reduction)
 
     def as_dict(self) -> dict[str, object]:
         """Fields and values, for files."""

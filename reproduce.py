@@ -22,13 +22,13 @@ import test_zero
 import train_few
 import train_zero
 from errors import UserError
+from launch import command
 from report.cluster import Work, submit
 from report.page import write_report
 from report.plan import specs
 from report.request import parse
 from report.runs import Job, Place, filled, jobs, lacks, places, settings
 from report.study import DONE, FAILED, MISSING, Study
-from runner import command
 from utils import writable
 
 Placed = tuple[Place, Job, Job, str]  # its training, its test, what it lacks

@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,35 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caches import stored_text, text_key
-from CLIP import CLIP, MVFA, create_model, weight_hash
-from CLIP.weights import weight_path
+from CLIP import CLIP, MVFA, AdapterForm, create_model
 from dataset.catalog import Info, info
 from dataset.folder import ImageSet
 from dataset.items import ImageSource
 from dataset.medical_few import Support
 from dataset.shots import Shots, choose_shots
-from distributed import LostProcessError, World, join, leave
-from engine import Predictions, build_memory, gather, predict
+from distributed import World, join
+from engine import Predictions, ScoreForm, build_memory, gather, predict
 from errors import UserError
 from evaluation import Evaluation, evaluate
 from options import FEW, Options
 from prompt import sentence_groups, text_features
-from recipe import SCORING_FIELDS
+from recipe import SCORING_FIELDS, Recipe
 from report import results
 from streams import Streams
 from utils import choose_device, set_seed, tune_process, writable
+from weight_files import weight_hash, weight_path
 
 Bank = list[Tensor]
-INTERRUPTED = 130  # exit status after Ctrl-C, by convention
+
+
+def adapter_form(recipe: Recipe) -> AdapterForm:
+    """How adapters mix into the stream."""
+    return AdapterForm(recipe.keep, recipe.mix, recipe.slope, recipe.projector)
+
+
+def score_form(recipe: Recipe, levels: tuple[int, ...] = ()) -> ScoreForm:
+    """How features of the given levels (none: all) become scores."""
+    return ScoreForm(recipe.image_score, recipe.level_reduction, levels)
 
 
 @lru_cache(maxsize=1)
@@ -79,7 +86,7 @@ class Run:
         self.clip = load_clip(
             options.model_name, options.clip_path, options.img_size, activation, self.device, self.precision
         )
-        form, width = options.recipe.adapter_form, self.clip.config.embed_dim
+        form, width = adapter_form(options.recipe), self.clip.config.embed_dim
         self.mvfa = MVFA(self.clip.visual, width, options.features_list, form, self.generator)
         if options.compile:
             if not cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
@@ -160,7 +167,7 @@ class Run:
                 self.text(known.noun),
                 bank,
                 masks=known.masks,
-                form=self.options.score_form,
+                form=score_form(self.options.recipe, self.options.score_levels),
                 maps=maps,
                 report=lambda images: bar.update(int(images)),
             )
@@ -200,24 +207,3 @@ class Run:
     def files(self, images: ImageSet) -> list[str]:
         """Names of images below --data_path."""
         return [record.image.relative_to(self.options.data_path).as_posix() for record in images.records]
-
-
-def command(main: Callable[[], Any]) -> None:
-    """Run a script's main: a user's mistake is one line and exit status 2, Ctrl-C exit status 130.
-
-    The loss of another process of the run is told in one line, too, with exit status 1.
-    """
-    tune_process()  # before anything starts threads
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # torchrun ends the others so when one has failed
-    try:
-        main()
-        leave()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except LostProcessError as error:
-        print(f"error: another process was lost ({error}); files written so far are whole", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; files written so far are whole", file=sys.stderr)
-        sys.exit(INTERRUPTED)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from kornia.enhance import normalize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,6 +35,8 @@ def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tens
     images = images.to(device, non_blocking=True)
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     if scaling == "clip":
+        from kornia.enhance import normalize  # slow to import, and the default recipe does not need it
+
         images = normalize(images, *(torch.tensor(c, device=device) for c in (CLIP_MEAN, CLIP_STD)))
     return images
 

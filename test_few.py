@@ -5,18 +5,22 @@ python test_few.py --obj Brain --shot 4 --abnormal_shot 0    normal shots only, 
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dataset.medical_few import Support, evaluation_set
-from dataset.shots import Shots
-from evaluation import Evaluation
-from options import parse
-from runner import command
-from testing import ScoringRun
+from launch import command, start
+
+if TYPE_CHECKING:
+    from evaluation import Evaluation
 
 
-def main(argv: Sequence[str] | None = None) -> Evaluation:
+def main(argv: Sequence[str] | None = None) -> "Evaluation":
     """Load the checkpoint, fill the memory, score and write the results."""
-    options = parse("test_few", argv)
+    options = start("test_few", argv)
+    # slow to import: the flags are known to be right by now, and the weight file is being hashed
+    from dataset.medical_few import Support, evaluation_set
+    from dataset.shots import Shots
+    from testing import ScoringRun
+
     run = ScoringRun(options)
     shots = run.shots()
     run.load_adapters(shots)

@@ -6,17 +6,21 @@ Only the object's own folder is read.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dataset.medical_few import evaluation_set
-from evaluation import Evaluation
-from options import parse
-from runner import command
-from testing import ScoringRun
+from launch import command, start
+
+if TYPE_CHECKING:
+    from evaluation import Evaluation
 
 
-def main(argv: Sequence[str] | None = None) -> Evaluation:
+def main(argv: Sequence[str] | None = None) -> "Evaluation":
     """Load the checkpoint, score and write the results."""
-    options = parse("test_zero", argv)
+    options = start("test_zero", argv)
+    # slow to import: the flags are known to be right by now, and the weight file is being hashed
+    from dataset.medical_few import evaluation_set
+    from testing import ScoringRun
+
     run = ScoringRun(options)
     run.load_adapters()
 

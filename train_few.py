@@ -7,19 +7,21 @@ whose checkpoint stays.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+from launch import command, start
 
-from dataset.medical_few import Support, evaluation_set
-from evaluation import Evaluation
-from options import parse
-from runner import command
-from training import TrainingRun
+if TYPE_CHECKING:
+    from evaluation import Evaluation
 
 
-def main(argv: Sequence[str] | None = None) -> Evaluation:
+def main(argv: Sequence[str] | None = None) -> "Evaluation":
     """Train and test; returns the chosen epoch's evaluation."""
-    options = parse("train_few", argv)
+    options = start("train_few", argv)
+    # slow to import: the flags are known to be right by now, and the weight file is being hashed
+    from dataset.medical_few import Support, evaluation_set
+    from training import TrainingRun
+
     run = TrainingRun(options)
     data, side, epochs = options.data_path, options.img_size, options.epoch
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     valid = run.valid([run.info], run.shots_used)
 
     for epoch in range(1, epochs + 1):
-        order = torch.randperm(len(support), generator=run.generator).tolist()
+        order = run.shuffled(len(support))
         run.losses.append(run.train(train_streams, order, f"epoch {epoch}/{epochs}"))
         run.assess(epoch, test_streams, valid, train_streams, last=epoch == epochs)
 

@@ -10,15 +10,12 @@ the mean over all of them.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import torch
+from launch import command, start
 
-from dataset.medical_few import evaluation_set
-from dataset.medical_zero import others, zero_shot_set
-from evaluation import Evaluation
-from options import parse
-from runner import command
-from training import TrainingRun
+if TYPE_CHECKING:
+    from evaluation import Evaluation
 
 PARTS = 5  # of an epoch, each preceded by a test
 
@@ -31,9 +28,14 @@ def parts(order: list[int], step: int) -> list[list[int]]:
     return [order[a:b] for a, b in pairwise(cuts)]
 
 
-def main(argv: Sequence[str] | None = None) -> Evaluation:
+def main(argv: Sequence[str] | None = None) -> "Evaluation":
     """Train and test; returns the chosen moment's evaluation."""
-    options = parse("train_zero", argv)
+    options = start("train_zero", argv)
+    # slow to import: the flags are known to be right by now, and the weight file is being hashed
+    from dataset.medical_few import evaluation_set
+    from dataset.medical_zero import others, zero_shot_set
+    from training import TrainingRun
+
     run = TrainingRun(options)
     data, side, epochs = options.data_path, options.img_size, options.epoch
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     train_streams = run.streams(train_set, options.batch_size)
 
     for epoch in range(1, epochs + 1):
-        order = torch.randperm(len(train_set), generator=run.generator).tolist()
+        order = run.shuffled(len(train_set))
         loss = 0.0
         for part, images in enumerate(parts(order, options.batch_size * run.world.size)):
             run.assess(epoch - 1 + part / PARTS, test_streams, valid)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import checkpoint
@@ -14,6 +15,7 @@ from dataset.shots import Shots
 from engine import Trainer, train
 from errors import UserError
 from evaluation import Evaluation
+from loss import Objective
 from options import Options
 from report import results
 from runner import Bank, Run, show
@@ -43,7 +45,12 @@ class TrainingRun(Run):
     def trainer(self) -> Trainer:
         """The optimisers, made when training starts: the first one imports a second's worth of torch."""
         options = self.options
-        return Trainer(self.mvfa, options.recipe.objective, options.learning_rate, scaled=self.precision == "fp16")
+        objective = Objective(options.recipe.bce_pool, options.recipe.bce_input)
+        return Trainer(self.mvfa, objective, options.learning_rate, scaled=self.precision == "fp16")
+
+    def shuffled(self, count: int) -> list[int]:
+        """The order of an epoch's images, drawn anew each time."""
+        return torch.randperm(count, generator=self.generator).tolist()
 
     @property
     def chosen(self) -> Evaluation:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.geometry.transform import hflip, vflip
 from torch import Tensor
 
 from errors import UserError
@@ -106,6 +105,8 @@ def augment(images: Tensor) -> Tensor:
 
     As is; four rotations; four shifts; flipped left-right; flipped upside-down.
     """
+    from kornia.geometry.transform import hflip, vflip  # slow to import, and not needed before a model is ready
+
     versions = [images]
     versions += [warp(images, [[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0]]) for a in ROTATIONS]
     versions += [warp(images, [[1, 0, a], [0, 1, b]]) for a, b in SHIFTS]

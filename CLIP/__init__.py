@@ -3,7 +3,7 @@
 from CLIP.adapter import MVFA, Adapter, AdapterForm, TokenFeatures
 from CLIP.model import CLIP, ClipConfig, Tower, VisionTransformer
 from CLIP.tokenizer import tokenize
-from CLIP.weights import create_model, known_models, weight_hash
+from CLIP.weights import create_model
 
 __all__ = [
     "CLIP",
@@ -15,7 +15,5 @@ __all__ = [
     "Tower",
     "VisionTransformer",
     "create_model",
-    "known_models",
     "tokenize",
-    "weight_hash",
 ]

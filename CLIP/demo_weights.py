@@ -19,8 +19,9 @@ from scipy.fft import idctn
 from torch import Tensor
 
 from CLIP.model import CLIP, ClipConfig
-from CLIP.weights import WEIGHTS, model_config
+from CLIP.weights import model_config
 from utils import write_whole
+from weight_files import WEIGHTS
 
 NAME = "ViT-demo"
 WHITEN = 1.5  # a wave of frequency f is weighted f ** WHITEN, as pictures have least power in their finest waves

@@ -1,12 +1,8 @@
 """Weight files to a CLIP network: published TorchScript archive, plain state dict, safetensors (SPEC section 2)."""
 
-import hashlib
-import json
 import warnings
 import zipfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +16,10 @@ from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower, cast_blocks
 from CLIP.transformers_names import from_transformers, is_transformers
 from errors import UserError
 from utils import LOAD_ERRORS
+from weight_files import check_published, hash_ahead, known_model, weight_path
 
-CONFIGS = Path(__file__).with_name("model_configs")
-WEIGHTS = Path(__file__).with_name("ckpt")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in published files
-
-
-@cache
-def known_models() -> dict[str, dict[str, Any]]:
-    """The model configurations by name: sizes, file name, address and SHA-256 of the published file."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
-
-
-def known_model(name: str) -> dict[str, Any]:
-    """The entry of a model of `model_configs`. Raises UserError for another name."""
-    if name not in known_models():
-        raise UserError(f"unknown model {name!r}; known: {', '.join(known_models())}")
-    return known_models()[name]
 
 
 def model_config(name: str) -> ClipConfig:
@@ -52,21 +34,6 @@ def model_config(name: str) -> ClipConfig:
         context_length=c["context_length"],
         vocab_size=c["vocab_size"],
     )
-
-
-def weight_path(name: str | None, path: Path | None) -> Path:
-    """The weight file to read: `path`, else the model's place under CLIP/ckpt. UserError says how to get it."""
-    if name is None and path is None:
-        raise ValueError("a name or a path is needed")
-    known = None if name is None else known_model(name)
-    found = path if path is not None else WEIGHTS / known["file"]  # type: ignore[index]  # one of the two is given
-    if found.is_file():
-        return found
-    if known is not None and known["url"]:
-        raise UserError(f"no weights at {found}; download {known['url']} to there, or pass --clip_path FILE")
-    if name == "ViT-demo":
-        raise UserError(f"no weights at {found}; `make demo` or `python -m CLIP.demo_weights` writes them")
-    raise UserError(f"no weights at {found}; pass an existing file with --clip_path FILE")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -149,26 +116,6 @@ def resize_positions(positions: Tensor, side: int) -> Tensor:
     return torch.cat([cls.float(), square[0].flatten(1).T])
 
 
-@cache
-def _hash(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def weight_hash(path: Path) -> str:
-    """SHA-256 of a file, worked out once while the file does not change."""
-    status = path.stat()
-    return _hash(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-def check_published(path: Path) -> None:
-    """Raise UserError if a file has a published name and form but not the published content."""
-    digests = {model["file"]: model["sha256"] for model in known_models().values() if model["sha256"]}
-    if path.name in digests and weight_hash(path) != digests[path.name]:
-        got, allowed = weight_hash(path)[:12], digests[path.name][:12]
-        raise UserError(f"{path} is damaged: SHA-256 {got}..., published {allowed}...; download it again")
-
-
 def create_model(
     name: str | None = "ViT-L-14-336",
     path: Path | None = None,
@@ -186,25 +133,25 @@ def create_model(
     image side below one patch.
     """
     file = weight_path(name, path)
-    with ThreadPoolExecutor(1) as pool:  # hashing runs beside the loading
-        checked = pool.submit(check_published if is_torchscript(file) else weight_hash, file)
-        state = read_state(file)
-        if is_transformers(state):
-            state = from_transformers(state)
-        config = infer_config(state)
-        if name is not None and config != model_config(name):
-            raise UserError(f"{file} does not hold {name} but {config}; choose the --model_name that fits")
-        if image_size < config.patch_size:
-            raise UserError(f"--img_size {image_size} is below one patch; at least {config.patch_size} is needed")
-        with torch.device("meta"):  # nothing is drawn at random only to be overwritten
-            model = CLIP(config, activation)
-        check_state(state, model.state_dict(), f"the weights of {file}")
-        positions = resize_positions(state["visual.positional_embedding"], image_size // config.patch_size)
-        state["visual.positional_embedding"] = positions
-        model.visual.positional_embedding = torch.nn.Parameter(torch.empty_like(positions, device="meta"))
-        ready = {key: value.float() if key.startswith("visual.") else value for key, value in state.items()}
-        model.load_state_dict(ready, assign=True)
-        checked.result()
+    hash_ahead(file)  # beside the loading
+    state = read_state(file)
+    if is_transformers(state):
+        state = from_transformers(state)
+    config = infer_config(state)
+    if name is not None and config != model_config(name):
+        raise UserError(f"{file} does not hold {name} but {config}; choose the --model_name that fits")
+    if image_size < config.patch_size:
+        raise UserError(f"--img_size {image_size} is below one patch; at least {config.patch_size} is needed")
+    with torch.device("meta"):  # nothing is drawn at random only to be overwritten
+        model = CLIP(config, activation)
+    check_state(state, model.state_dict(), f"the weights of {file}")
+    positions = resize_positions(state["visual.positional_embedding"], image_size // config.patch_size)
+    state["visual.positional_embedding"] = positions
+    model.visual.positional_embedding = torch.nn.Parameter(torch.empty_like(positions, device="meta"))
+    ready = {key: value.float() if key.startswith("visual.") else value for key, value in state.items()}
+    model.load_state_dict(ready, assign=True)
+    if is_torchscript(file):
+        check_published(file)
     model.eval().requires_grad_(False)
     model.text_asleep = DTYPES[precision]
     cast_blocks(model.visual.transformer, DTYPES[precision])

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+REPORT = "REPORT "  # starts that line
+
 
 def peak_memory() -> int:
     """Peak memory of this process in bytes. Linux's getrusage would count the parent's before the start of this one."""
@@ -34,11 +36,13 @@ def start_baseline(weights: str, side: str, device: str) -> dict[str, float]:
 
 def start_ours(weights: str, side: str, device: str) -> dict[str, float]:
     """Load everything up to a ready model as train_few.py does."""
-    import train_few  # noqa: F401  # what a script imports belongs to its start
-    from options import parse
+    from launch import start
+
+    options = start("train_few", ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device])
+    from dataset.medical_few import Support  # noqa: F401  # what the script imports belongs to its start
     from training import TrainingRun
 
-    TrainingRun(parse("train_few", ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device]))
+    TrainingRun(options)
     return {"ready": time.monotonic()}
 
 
@@ -79,8 +83,6 @@ TASKS: dict[str, Callable[..., dict[str, float]]] = {
 
 def main(argv: Sequence[str]) -> None:
     """Do a task and tell."""
-    from benchmarks.measure import REPORT
-
     name, *arguments = argv
     told = TASKS[name](*arguments)
     print(REPORT + json.dumps(told | {"peak": peak_memory()}))

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from benchmarks.measure import LEVELS, Product, Row, Settings, each, fresh, image_products, in_turn, step_products
 from benchmarks.rival import Rival
-from CLIP import weight_hash
 from dataset.demo import write_demo
 from dataset.folder import ImageSet, list_split
 from dataset.medical_few import Support
@@ -17,9 +16,10 @@ from dataset.shots import choose_shots
 from engine import build_memory, predict, train
 from evaluation import Maps
 from options import parse
-from runner import load_text
+from runner import load_text, score_form
 from streams import Streams
 from training import TrainingRun
+from weight_files import weight_hash
 
 NOUN, OBJECT, SHOTS = "Brain", "Brain", 2
 
@@ -97,7 +97,7 @@ def image(settings: Settings) -> list[Row]:
     pair.rival("prepare", pair.text, bank, tests.records)
 
     def ours() -> None:
-        found = predict(run.mvfa, streams[-1], pair.text, bank, masks=True, form=run.options.recipe.score_form)
+        found = predict(run.mvfa, streams[-1], pair.text, bank, masks=True, form=score_form(run.options.recipe))
         for _ in Maps(found, side):
             pass
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import torch
 
-from caches import default_folder
-from CLIP.weights import DTYPES
-from options import DEFAULT_MODEL, FEW, SEED, ZERO, Parser, number
+from options import DEFAULT_MODEL, FEW, PRECISIONS, SEED, ZERO, Parser, default_cache, number
 from recipe import CHOICES, RECIPES
 from report.plan import TABLES, Wanted
 from report.study import OBJECTS
@@ -71,9 +69,9 @@ def build_parser() -> Parser:
     add("--clip_path", type=Path, metavar="FILE", help="CLIP weights (default: the model's file in CLIP/ckpt)")
     add("--img_size", type=number(int, 1), metavar="S", help="image side in pixels (default: 240)")
     add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    add("--precision", choices=list(DTYPES), help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
+    add("--precision", choices=PRECISIONS, help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
-    add("--cache_dir", type=Path, default=default_folder(), metavar="DIR", help="text features are kept there")
+    add("--cache_dir", type=Path, default=default_cache(), metavar="DIR", help="text features are kept there")
     add("--cluster", choices=["slurm", "local"], help="where jobs run, by submitit (default: here)")
     told = "that share the work, here or on the cluster (default: 1; in the demo one a core, at most 4)"
     add("--jobs", type=number(int, 1), metavar="J", help=f"jobs {told}")

@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from CLIP.weights import weight_hash, weight_path
 from dataset.catalog import info
 from dataset.folder import LABELS, list_images
 from dataset.medical_zero import others
@@ -38,6 +37,7 @@ from report.plan import (
     switch_flags,
 )
 from report.study import DONE, FAILED, Cell, load_cell
+from weight_files import weight_hash, weight_path
 
 
 @dataclass(frozen=True)

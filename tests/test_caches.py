@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import caches
-from caches import DecodedImages, allocate, default_folder, divide, stored_text, text_key
+from caches import DecodedImages, allocate, divide, stored_text, text_key
 from CLIP import MVFA
 from dataset.catalog import info
 from dataset.medical_few import evaluation_set
+from options import default_cache
 from streams import Streams
 
 CPU = torch.device("cpu")
@@ -107,4 +108,4 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path):
 
 def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "mvfa"
+    assert default_cache() == tmp_path / "mvfa"

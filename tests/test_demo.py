@@ -7,8 +7,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import demo
-from CLIP import weights
+import weight_files
 from CLIP.demo_weights import NAME, demo_state
+from CLIP.weights import model_config
 from dataset.catalog import CATALOG, info
 from dataset.demo import write_demo
 from dataset.folder import list_split
@@ -21,7 +22,7 @@ def root(tmp_path_factory):
     """A run of the demo with one object in the table."""
     root = tmp_path_factory.mktemp("demo_run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "WEIGHTS", root)
+        patch.setattr(weight_files, "WEIGHTS", root)
         patch.setattr("CLIP.demo_weights.WEIGHTS", root)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as the demo does: threads would wait for one another
@@ -102,6 +103,6 @@ def test_lesions_have_masks_of_a_sensible_size(demo_root, name):
 def test_demo_weights_are_seeded_and_small(demo_weights):
     assert demo_weights.stat().st_size < 20e6
     stored = torch.load(demo_weights, weights_only=True)
-    for name, value in demo_state(weights.model_config(NAME)).items():
+    for name, value in demo_state(model_config(NAME)).items():
         assert torch.equal(stored[name], value)
-    assert NAME in weights.known_models()
+    assert NAME in weight_files.known_models()

@@ -15,6 +15,7 @@ from errors import UserError
 from evaluation import evaluate
 from loss import Objective
 from recipe import RECIPES
+from runner import score_form
 from streams import Streams, prepare
 from tests.conftest import TOLERANCE
 
@@ -176,7 +177,7 @@ def test_batch_1_equals_batch_b(mvfa, text, masks, few, recipe):
     for size in (1, 3, 7):
         feed = streams(mvfa, pictures, size)
         bank = build_memory(mvfa, feed, [0, 2], "seg" if masks else "det") if few else None
-        form = RECIPES[recipe].score_form
+        form = score_form(RECIPES[recipe])
         found = predict(mvfa, feed, text["Brain"], bank, masks=masks, form=form)
         results.append(evaluate(found, feed))
     for result in results[1:]:

@@ -9,16 +9,19 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train_few", "test_few", "train_zero", "test_zero", "demo", "reproduce"}
 LAYERS = [  # each may import those before it, and itself
     {"errors"},
+    {"weight_files"},
+    {"recipe"},
     {"prompt", "CLIP", "dataset", "utils"},
     {"scoring", "caches", "distributed"},
     {"loss"},
     {"streams", "engine"},
     {"counts"},
     {"metrics"},
-    {"recipe", "checkpoint"},
+    {"checkpoint"},
     {"evaluation"},
     {"details", "selection"},
-    {"options", "report"},
+    {"options"},
+    {"launch", "report"},
     {"runner"},
     {"training", "testing"},
 ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import CLIP.weights
+import weight_files
 from CLIP import ClipConfig, Tower, create_model, model, tokenize
 from CLIP.model import ACTIVATIONS
 from CLIP.weights import check_state, infer_config, model_config, resize_positions
@@ -153,7 +153,7 @@ def test_odd_weights_are_refused(tmp_path, monkeypatch):
         create_model("ViT-B-32", tmp_path / "state.pt")
     with pytest.raises(UserError, match="below one patch"):
         create_model(None, tmp_path / "state.pt", image_size=7)
-    monkeypatch.setattr(CLIP.weights, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weight_files, "WEIGHTS", tmp_path)
     with pytest.raises(UserError, match=r"download https://.*ViT-L-14-336px.pt"):
         create_model("ViT-L-14-336")
 
@@ -176,7 +176,7 @@ def test_positions_keep_the_class_and_the_mean():
 
 
 def test_configs_name_their_files():
-    for path in CLIP.weights.CONFIGS.glob("*.json"):
+    for path in weight_files.CONFIGS.glob("*.json"):
         content = json.loads(path.read_text())
         assert content["url"] is None or content["sha256"] in content["url"]
 

@@ -1,0 +1,97 @@
+"""Weight files of CLIP on disk: which are known, where they lie, what their content hashes to. Needs no torch.
+
+Importing torch takes longer than hashing a file, so `hash_ahead` lets one run beside the other.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cache
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from errors import UserError
+
+CONFIGS = Path(__file__).parent / "CLIP" / "model_configs"
+WEIGHTS = Path(__file__).parent / "CLIP" / "ckpt"
+SLICE = 2**24  # bytes hashed in one call, during which other threads run
+
+_hashes: dict[tuple[Path, int, int], Future[str]] = {}
+
+
+@cache
+def known_models() -> dict[str, dict[str, Any]]:
+    """The model configurations by name: sizes, file name, address and SHA-256 of the published file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
+
+
+def known_model(name: str) -> dict[str, Any]:
+    """The entry of a model of `model_configs`. Raises UserError for another name."""
+    if name not in known_models():
+        raise UserError(f"unknown model {name!r}; known: {', '.join(known_models())}")
+    return known_models()[name]
+
+
+def weight_path(name: str | None, path: Path | None) -> Path:
+    """The weight file to read: `path`, else the model's place under CLIP/ckpt. UserError says how to get it."""
+    if name is None and path is None:
+        raise ValueError("a name or a path is needed")
+    known = None if name is None else known_model(name)
+    found = path if path is not None else WEIGHTS / known["file"]  # type: ignore[index]  # one of the two is given
+    if found.is_file():
+        return found
+    if known is not None and known["url"]:
+        raise UserError(f"no weights at {found}; download {known['url']} to there, or pass --clip_path FILE")
+    if name == "ViT-demo":
+        raise UserError(f"no weights at {found}; `make demo` or `python -m CLIP.demo_weights` writes them")
+    raise UserError(f"no weights at {found}; pass an existing file with --clip_path FILE")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest, buffer = hashlib.sha256(), bytearray(SLICE)
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:read])
+    return digest.hexdigest()
+
+
+def in_background(work: Callable[[], str]) -> Future[str]:
+    """The result to come of `work`, in a thread that does not keep the process from ending."""
+    future: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except OSError as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+def hash_ahead(path: Path) -> Future[str]:
+    """The SHA-256 to come of a file, begun in the background and worked out once while the file does not change."""
+    status = path.stat()
+    key = path.resolve(), status.st_size, status.st_mtime_ns
+    if key not in _hashes:
+        _hashes[key] = in_background(lambda: sha256(path))
+    return _hashes[key]
+
+
+def weight_hash(path: Path) -> str:
+    """SHA-256 of a file, worked out once while the file does not change. UserError if it cannot be read."""
+    try:
+        return hash_ahead(path).result()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend it or pass another --clip_path") from error
+
+
+def check_published(path: Path) -> None:
+    """Raise UserError if a file has a published name but not the published content."""
+    digests = {model["file"]: model["sha256"] for model in known_models().values() if model["sha256"]}
+    if path.name in digests and weight_hash(path) != digests[path.name]:
+        got, allowed = weight_hash(path)[:12], digests[path.name][:12]
+        raise UserError(f"{path} is damaged: SHA-256 {got}..., published {allowed}...; download it again")
