@@ -10,7 +10,7 @@ from torch import Tensor
 
 from errors import UserError
 
-EXACT_LIMIT = 2**22  # scores that are sorted; more go into bins, so many at a time
+EXACT_LIMIT = 2**19  # scores that are sorted; more go into bins
 BINS = 2**20  # shared out by where the scores are
 CELL_BITS = 15  # of a float's bits that tell scores within a cell apart; the others number the cell
 CELLS = (0x3F800000 >> CELL_BITS) + 1  # the last one holds 1.0
@@ -80,62 +80,61 @@ class Bins:
 
     def thresholds(self) -> Tensor:
         """The lowest score of each bin: float32 [bins], rising."""
-        width = self.width.long()
-        cells = torch.repeat_interleave(torch.arange(CELLS, device=width.device), width)
-        place = torch.arange(self.total, device=width.device) - self.first[cells]
-        within = -(-(place << CELL_BITS) // width[cells])  # rounded up
-        return ((cells << CELL_BITS) + within).int().view(torch.float32)
+        device = self.width.device
+        cells = torch.repeat_interleave(torch.arange(CELLS, dtype=torch.int32, device=device), self.width)
+        place = torch.arange(self.total, dtype=torch.int32, device=device).sub_(self.first[cells])
+        width = self.width[cells]
+        within = place.bitwise_left_shift_(CELL_BITS).add_(width - 1).floor_divide_(width)  # rounded up
+        return cells.bitwise_left_shift_(CELL_BITS).add_(within).view(torch.float32)
 
 
 class StreamingCounts:
     """Counts of scores in [0, 1] that come in blocks: exact up to `exact_limit` of them, then in bins.
 
-    The bins are made for the scores that came first, so blocks that resemble the whole give the finest result.
+    The bins are made for the scores that came first, so blocks that resemble the whole give the finest result. From
+    then on nothing is held but the counts, whatever the number of scores.
     """
 
     def __init__(self, exact_limit: int = EXACT_LIMIT, bins: int = BINS) -> None:
         self.exact_limit, self.bins = exact_limit, bins
-        self.scores: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.shares: list[Tensor] = []
-        self.held = 0
+        self.held: list[tuple[Tensor, Tensor, Tensor | None]] = []  # blocks of scores, labels and shares
         self.found: Bins | None = None
-        self.counted: list[Tensor] = []  # all, positives, and shares if there are any
+        self.counted: Tensor  # int64 [bins, 2]: negatives and positives
+        self.shares: Tensor | None = None  # float64 [bins]
 
     def update(self, scores: Tensor, labels: Tensor, shares: Tensor | None = None) -> None:
         """Add scores float32 in [0, 1] and labels (bool) of the same shape, and the share of each positive in order."""
         low, high = scores.aminmax()
         if not (low >= 0 and high <= 1):
             raise UserError(NOT_FINITE)
-        self.scores.append(scores.flatten())
-        self.labels.append(labels.flatten())
-        if shares is not None:
-            self.shares.append(shares)
-        self.held += scores.numel()
-        if self.held > self.exact_limit:
-            self._spill()
+        block = scores.flatten() + 0.0, labels.flatten(), shares  # minus zero becomes zero
+        if self.found is not None:
+            self._count(self.found, *block)
+            return
+        self.held.append(block)
+        if sum(len(held) for held, _, _ in self.held) > self.exact_limit:
+            self.found = Bins(torch.cat([held for held, _, _ in self.held]), self.bins)
+            self.counted = torch.zeros(self.found.total, 2, dtype=torch.int64, device=scores.device)
+            if shares is not None:
+                self.shares = torch.zeros(self.found.total, dtype=torch.float64, device=scores.device)
+            while self.held:
+                self._count(self.found, *self.held.pop())
 
-    def _spill(self) -> None:
-        """Count what is held."""
-        scores, labels = torch.cat(self.scores).add_(0.0), torch.cat(self.labels)  # minus zero becomes zero
-        if self.found is None:
-            self.found = Bins(scores, self.bins)
-        index, size = self.found.index(scores), self.found.total
-        chosen = index[labels]
-        parts = [torch.bincount(index, minlength=size), torch.bincount(chosen, minlength=size)]
-        if self.shares:
-            parts.append(torch.bincount(chosen, torch.cat(self.shares).double(), size).double())  # of none: int64
-        self.counted = [a.add_(b) for a, b in zip(self.counted, parts, strict=True)] if self.counted else parts
-        self.scores, self.labels, self.shares, self.held = [], [], [], 0
+    def _count(self, bins: Bins, scores: Tensor, labels: Tensor, shares: Tensor | None) -> None:
+        """Add a block to the counts, in place."""
+        index = bins.index(scores)
+        if shares is not None and self.shares is not None:
+            self.shares.index_add_(0, index[labels], shares.double())
+        place = index.mul_(2).add_(labels)
+        one = torch.ones((), dtype=torch.int64, device=place.device)
+        self.counted.view(-1).index_add_(0, place, one.expand_as(place))
 
     def counts(self) -> Counts:
         """Counts of everything added. Raises UserError if a label is missing."""
         if self.found is None:
-            shares = torch.cat(self.shares) if self.shares else None
-            return count(torch.cat(self.scores), torch.cat(self.labels), shares)
-        if self.held:
-            self._spill()
-        everything, positives, *weighed = self.counted
-        negatives = everything - positives
+            scores, labels, shares = zip(*self.held, strict=True)
+            known = [share for share in shares if share is not None]
+            return count(torch.cat(scores), torch.cat(labels), torch.cat(known) if known else None)
+        negatives, positives = self.counted.unbind(dim=1)
         check_labels(int(positives.sum()), int(negatives.sum()))
-        return Counts(self.found.thresholds(), positives, negatives, weighed[0] if weighed else None, exact=False)
+        return Counts(self.found.thresholds(), positives, negatives, self.shares, exact=False)

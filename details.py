@@ -15,6 +15,7 @@ from engine import Predictions
 from evaluation import Evaluation, Maps
 from metrics import aupro, auroc, average_precision, best_f1, f1_at, rates
 from streams import Streams
+from utils import large_blocks_returned
 
 BRANCHES = ("text", "memory", "both")
 POINTS = 200  # of a stored curve
@@ -119,6 +120,7 @@ def pixels(found: Predictions, streams: Streams, threshold: float | None) -> dic
     return {"text": measured["text"], "memory": measured.get("memory"), "both": measured.get("both", measured["text"])}
 
 
+@large_blocks_returned()
 def measure(
     evaluation: Evaluation,
     found: Predictions,

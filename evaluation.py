@@ -15,6 +15,7 @@ from counts import StreamingCounts
 from engine import Predictions
 from metrics import auroc, image_auroc
 from streams import Streams
+from utils import large_blocks_returned
 
 FUSION = (0.5, 0.5)  # weights of the text and the memory branch
 BLOCK = 8  # images whose full-size maps exist at once
@@ -86,6 +87,7 @@ def scaled(values: Tensor) -> Tensor:
     return scoring.min_max(values, float(values.min()), float(values.max()))
 
 
+@large_blocks_returned()
 def evaluate(found: Predictions, streams: Streams) -> Evaluation:
     """Final scores and AUROCs of a test set. Raises UserError if a label is missing or a score is not finite."""
     pixel, bound = None, None

@@ -5,8 +5,8 @@ import math
 import os
 import pickle
 import random
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ LOAD_ERRORS = (
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_BYTES = 2**30  # free memory that is kept
 LARGE_BYTES = (2**28, 2**25)  # blocks from here on are given back all the same
+RETURNED_BYTES = 2**22
 ROTATIONS = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)
 SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))  # in halves of the image side
 
@@ -45,10 +46,32 @@ def tune_process() -> None:
     is cleared page by page: eight images took 300,000 page faults.
     """
     torch.set_flush_denormal(True)
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Keep large blocks of memory that are freed for the next of their size."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)  # glibc, or something without mallopt
         if any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGE_BYTES):  # older ones refuse the first
             libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextmanager
+def large_blocks_returned() -> Iterator[None]:
+    """Within, blocks from 4 MB on go back to the system as soon as they are free, and what is free by now at once.
+
+    For work in few blocks of some megabytes: kept, they would lie torn between others, and the peak of a run would hang
+    on how they happened to lie.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        libc.mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
+    try:
+        yield
+    finally:
+        keep_memory()
 
 
 def set_seed(seed: int) -> torch.Generator:

@@ -19,12 +19,23 @@ FOREGROUND = 127  # a mask pixel is foreground above this grey value of 255 (abo
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image on disk. `mask` is None where every mask pixel is background or where the object has no masks."""
+    """One image on disk. It is told by names in a folder that many share, as a path takes ten times their memory."""
 
-    image: Path
+    folder: Path  # .../<split>/<good or Ungood>/img
+    name: str
+    mask_name: str | None
     label: int
-    mask: Path | None
     object: Info
+
+    @property
+    def image(self) -> Path:
+        """Its file."""
+        return self.folder / self.name
+
+    @property
+    def mask(self) -> Path | None:
+        """The file of its mask, None where every mask pixel is background or where the object has no masks."""
+        return None if self.mask_name is None else mask_folder(self.folder) / self.mask_name
 
 
 def object_folder(data_path: Path, info: Info) -> Path:
@@ -44,28 +55,32 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def record(info: Info, image: Path) -> Record:
-    """The record of an image that lies in .../<split>/<good or Ungood>/img. UserError if its mask is missing."""
-    label = LABELS[image.parent.parent.name]
+def mask_folder(folder: Path) -> Path:
+    """Where the masks of a folder of images lie."""
+    return folder.with_name("anomaly_mask")
+
+
+def record(info: Info, folder: Path, name: str) -> Record:
+    """The record of an image in .../<split>/<good or Ungood>/img. UserError if its mask is missing."""
+    label = LABELS[folder.parent.name]
     if not (info.masks and label):
-        return Record(image, label, None, info)
-    masks = image.parent.with_name("anomaly_mask")
-    mask = masks / image.name
-    if not mask.is_file():
-        same_stem = sorted(path for path in masks.glob("*") if path.stem == image.stem)
-        if not same_stem:
-            raise UserError(f"no mask {mask} for {image}; a mask has its image's file name")
-        mask = same_stem[0]
-    return Record(image, label, mask, info)
+        return Record(folder, name, None, label, info)
+    masks = mask_folder(folder)
+    if (masks / name).is_file():
+        return Record(folder, name, name, label, info)
+    same_stem = sorted(path.name for path in masks.glob("*") if path.stem == Path(name).stem)
+    if not same_stem:
+        raise UserError(f"no mask {masks / name} for {folder / name}; a mask has its image's file name")
+    return Record(folder, name, same_stem[0], label, info)
 
 
 def list_split(data_path: Path, info: Info, split: str) -> list[Record]:
     """Records of `valid` or `test`: good, then Ungood, each sorted by name. UserError if there are none."""
-    folder = object_folder(data_path, info) / split
-    records = [record(info, image) for state in LABELS for image in list_images(folder / state / "img")]
+    top = object_folder(data_path, info) / split
+    folders = [top / state / "img" for state in LABELS]
+    records = [record(info, folder, image.name) for folder in folders for image in list_images(folder)]
     if not records:
-        allowed = ", ".join(f"{folder / state / 'img'}" for state in LABELS)
-        raise UserError(f"no images below {folder}; expected {' '.join(SUFFIXES)} files in {allowed}")
+        raise UserError(f"no images below {top}; expected {' '.join(SUFFIXES)} files in {', '.join(map(str, folders))}")
     return records
 
 

@@ -21,7 +21,7 @@ class Shots:
 
     def names(self) -> dict[str, list[str]]:
         """File names, for checkpoints and result files."""
-        return {"normal": [r.image.name for r in self.normal], "abnormal": [r.image.name for r in self.abnormal]}
+        return {"normal": [r.name for r in self.normal], "abnormal": [r.name for r in self.abnormal]}
 
 
 def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], list[str]]:
@@ -43,13 +43,13 @@ def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], 
 
 def find(folder: Path, info: Info, names: list[str], source: Path) -> list[Record]:
     """Records of the named files. UserError for the first that is not in the folder."""
-    images = {image.name: image for image in list_images(folder)}
+    images = {image.name for image in list_images(folder)}
     for name in names:
         if name not in images:
             raise UserError(
                 f"{source} names {name}, which is not in {folder}; the list and the images do not belong together"
             )
-    return [record(info, images[name]) for name in names]
+    return [record(info, folder, name) for name in names]
 
 
 def choose_shots(
@@ -77,7 +77,7 @@ def choose_shots(
             images = list_images(folder)
             if len(images) < k:
                 raise UserError(f"--shot {k}: {folder} has {len(images)} images; choose at most as many")
-            drawn.append([record(info, image) for image in generator.sample(images, k)])
+            drawn.append([record(info, folder, image.name) for image in generator.sample(images, k)])
         return Shots(drawn[0], drawn[1] if abnormal else [])
     path = lists / info.name / f"{k}-shot.txt"
     if not path.is_file():
