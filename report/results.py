@@ -16,6 +16,7 @@ from checkpoint import commit
 from evaluation import Evaluation
 from utils import write_whole
 
+ROWS = 500  # of a table that are made text at once
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
@@ -54,10 +55,10 @@ def write_scores(out: Path, files: Sequence[str], labels: Tensor, evaluation: Ev
     table = pd.DataFrame(
         {
             "file": files,
-            "label": labels.int().tolist(),
-            "score": evaluation.scores.tolist(),
-            "text_score": evaluation.text_scores.tolist(),
-            "memory_score": [None] * len(files) if memory is None else memory.tolist(),
+            "label": labels.int().numpy(),
+            "score": evaluation.scores.double().numpy(),
+            "text_score": evaluation.text_scores.double().numpy(),
+            "memory_score": None if memory is None else memory.double().numpy(),
         }
     )
-    write_whole(out / "scores.csv", lambda partial: table.to_csv(partial, index=False))
+    write_whole(out / "scores.csv", lambda partial: table.to_csv(partial, index=False, chunksize=ROWS))
