@@ -47,7 +47,7 @@ class Bench:
         self.text = text_features(self.clip, self.info.noun)
         valid = REFERENCE / "data" / f"{obj}_AD" / "valid"
         groups = (("good", ("n0.png", "n1.png")), ("Ungood", ("a0.png", "a1.png")))
-        shots = Shots(*([record(self.info, valid / state / "img" / n) for n in names] for state, names in groups))
+        shots = Shots(*([record(self.info, valid / state / "img", n) for n in names] for state, names in groups))
         self.support = Support(shots, self.info, SIDE)
         self.tests = evaluation_set(REFERENCE / "data", self.info, SIDE)
         self.test_streams = self.streams(self.tests, 12)

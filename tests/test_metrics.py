@@ -116,6 +116,24 @@ def test_many_pixels_keep_the_stated_bound(shape):
     assert abs(found - roc_auc_score(labels.numpy(), scores.numpy())) <= bound <= 1e-6
 
 
+def test_nothing_is_held_but_counts():
+    """Whatever the number of scores, once there are more than the limit."""
+    g, sizes = torch.Generator().manual_seed(6), []
+    streaming = StreamingCounts(exact_limit=1_000, bins=4_096)
+    for _ in range(6):
+        scores, labels = torch.rand(400, generator=g), torch.rand(400, generator=g) < 0.5
+        streaming.update(scores, labels, torch.ones(int(labels.sum())))
+        if streaming.found is not None:
+            assert streaming.held == []
+            assert streaming.shares is not None
+            sizes.append((streaming.counted.numel(), streaming.shares.numel()))
+    assert len(sizes) == 4
+    assert len(set(sizes)) == 1
+    counts = streaming.counts()
+    assert int(counts.positives.sum() + counts.negatives.sum()) == 2_400
+    assert float(counts.shares.sum()) == int(counts.positives.sum())
+
+
 def test_one_label_or_nan_is_refused():
     for function in (lambda s, y: count(s, y.bool()), image_auroc):
         with pytest.raises(UserError, match="needs both labels: got 0 abnormal and 3 normal"):

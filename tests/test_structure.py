@@ -1,6 +1,8 @@
 """Data flows one way, and nothing imports a script."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,12 @@ def test_imports_flow_one_way(path):
     used = {name: RANK[name] for name in imported(path) if name in RANK and name != room}
     wrong = {name for name, rank in used.items() if rank > RANK[room]}
     assert not wrong, f"{path.name} imports {wrong}, which come later"
+
+
+def test_flags_are_read_without_torch():
+    told = "import sys, launch, train_few, test_few, train_zero, test_zero; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
