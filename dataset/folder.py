@@ -19,7 +19,7 @@ FOREGROUND = 127  # a mask pixel is foreground above this grey value of 255 (abo
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image on disk. It is told by names in a folder that many share, as a path takes ten times their memory."""
+    """One image on disk. It is told by names in a folder that many share, as a path takes five times their memory."""
 
     folder: Path  # .../<split>/<good or Ungood>/img
     name: str
