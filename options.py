@@ -39,7 +39,7 @@ class Options:
     save_path: Path
     out: Path
     batch_size: int
-    test_batch_size: int
+    test_batch_size: int | None
     img_size: int
     learning_rate: float
     features_list: tuple[int, ...]
@@ -169,7 +169,7 @@ def add_model(parser: Parser) -> None:
     compiled = "compile the network with torch.compile; the first step of each batch size then takes a minute"
     add("--compile", type=truth, default=False, metavar="yes|no", help=f"{compiled} (default: no)")
     add("--workers", type=number(int, 0), metavar="N", help="processes that decode images (default: by device)")
-    add("--test_batch_size", type=number(int, 1), default=8, metavar="B", help="images scored at once (default: 8)")
+    add("--test_batch_size", type=number(int, 1), metavar="B", help="images scored at once (default: 8, on CUDA 32)")
     cache = "bound on streams and images that are kept (default: 8; 0: nothing is kept, text features neither)"
     add("--cache_gb", type=number(float, 0), default=8.0, metavar="GB", help=cache)
     folder = default_cache()

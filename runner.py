@@ -32,6 +32,7 @@ from utils import choose_device, set_seed, tune_process, writable
 from weight_files import weight_hash, weight_path
 
 Bank = list[Tensor]
+TEST_BATCH = {"cpu": 8, "cuda": 32}  # images scored at once; it changes no score
 
 
 def adapter_form(recipe: Recipe) -> AdapterForm:
@@ -81,6 +82,7 @@ class Run:
         cuda = self.device.type == "cuda"
         self.precision = options.precision or ("fp16" if cuda else "fp32")
         self.workers = options.workers if options.workers is not None else (4 if cuda else 0)
+        self.test_batch_size = options.test_batch_size or TEST_BATCH["cuda" if cuda else "cpu"]
         self.weights = weight_path(options.model_name, options.clip_path)
         activation = options.recipe.activation
         self.clip = load_clip(
@@ -92,6 +94,16 @@ class Run:
             if not cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
                 raise UserError("--compile yes needs a C++ compiler on a CPU; install g++ or leave the flag out")
             self.mvfa.compile()
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Options that the device decided where they were not given."""
+        return {
+            "device": str(self.device),
+            "precision": self.precision,
+            "workers": self.workers,
+            "test_batch_size": self.test_batch_size,
+        }
 
     def text(self, noun: str) -> Tensor:
         """Text features [E, 2] of a noun."""
@@ -150,7 +162,7 @@ class Run:
         assert isinstance(memory.source, Support)
         options, branch = self.options, "seg" if self.info.masks else "det"
         tokens = options.recipe.bank_class_token
-        return build_memory(self.mvfa, memory, memory.source.normal, branch, tokens, options.test_batch_size)
+        return build_memory(self.mvfa, memory, memory.source.normal, branch, tokens, self.test_batch_size)
 
     def predict(
         self, streams: Streams, bank: Bank | None = None, known: Info | None = None, *, maps: bool = False
@@ -192,7 +204,7 @@ class Run:
             "pixel_auroc": evaluation.pixel_auroc,
             "pixel_auroc_bound": evaluation.pixel_bound,
             **more,
-            "options": self.options.as_dict() | {"device": str(self.device), "precision": self.precision},
+            "options": self.options.as_dict() | self.settled,
             "versions": results.versions(),
             "weights": {"file": str(self.weights), "sha256": weight_hash(self.weights)},
             "processes": self.world.size,

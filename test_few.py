@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
 
     support = Support(Shots(shots.normal, []), run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)
-    memory = run.streams(support, options.test_batch_size, reused=False)
+    memory = run.streams(support, run.test_batch_size, reused=False)
     return run.score(tests, memory, shots=shots.names())
 
 

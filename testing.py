@@ -40,7 +40,7 @@ class ScoringRun(Run):
     def score(self, tests: ImageSet, memory: Streams | None = None, **more: Any) -> Evaluation:
         """Score the test set, measure it, draw what was asked for, and write all of it."""
         options = self.options
-        streams = self.streams(tests, options.test_batch_size, reused=False)
+        streams = self.streams(tests, self.test_batch_size, reused=False)
         found = self.predict(streams, self.bank(memory), maps=options.pictures > 0)
         evaluation = self.evaluate(found, streams)
         self.tell(evaluation)

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     support = Support(run.shots_used, run.info, side)
     tests = evaluation_set(data, run.info, side)
     train_streams = run.streams(support, options.batch_size)
-    test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
+    test_streams = run.streams(tests, run.test_batch_size, reused=options.recipe.select == "test")
     valid = run.valid([run.info], run.shots_used)
 
     for epoch in range(1, epochs + 1):

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     train_set = zero_shot_set(data, run.info, side)
     tests = evaluation_set(data, run.info, side)
     # what is read most often first: it gets the room that there is
-    test_streams = run.streams(tests, options.test_batch_size, reused=options.recipe.select == "test")
+    test_streams = run.streams(tests, run.test_batch_size, reused=options.recipe.select == "test")
     valid = run.valid(others(run.info))
     train_streams = run.streams(train_set, options.batch_size)
 

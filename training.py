@@ -78,9 +78,10 @@ class TrainingRun(Run):
                 f"--select valid: valid/ of {lacking[0]} has not both normal and abnormal images that are no shots; "
                 f"choose --select last"
             )
-        size = options.test_batch_size
-        found = {known: images for known, images in sets.items() if images is not None}
-        return [] if lacking else [(known, self.streams(images, size)) for known, images in found.items()]
+        if lacking:
+            return []
+        size = self.test_batch_size
+        return [(known, self.streams(images, size)) for known, images in sets.items() if images is not None]
 
     def train(self, streams: Streams, order: Sequence[int], told: str) -> float:
         """Train on the images of `order` under a progress bar; returns the mean loss."""

@@ -102,7 +102,7 @@ def image(settings: Settings) -> list[Row]:
             pass
 
     def first() -> None:
-        streams[:] = [run.streams(tests, run.options.test_batch_size)]
+        streams[:] = [run.streams(tests, run.test_batch_size)]
         ours()
 
     times = in_turn(
@@ -111,7 +111,7 @@ def image(settings: Settings) -> list[Row]:
     )
     config, rates = run.clip.config, pair.product.rates(times["product"])
     whole, after = (image_products(config, side, bank=len(bank[0]), skipped=n) for n in (0, LEVELS[0]))
-    note = f"{count} images, batch {run.options.test_batch_size}; product rate {median(rates) / 1e9:.0f} GFLOP/s"
+    note = f"{count} images, batch {run.test_batch_size}; product rate {median(rates) / 1e9:.0f} GFLOP/s"
     rows = []
     for name, told, wanted, needed in (
         ("first", "first time", "1.15x", whole),
