@@ -112,8 +112,9 @@ def pixels(found: Predictions, streams: Streams, threshold: float | None) -> dic
     for block, values in maps:
         masks = streams.masks(range(len(streams))[block])
         shares = region_shares(masks)
+        named = dict(zip(BRANCHES, values, strict=True))
         for branch, counter in counters.items():
-            scores = dict(zip(BRANCHES, values, strict=True))[branch]
+            scores = named[branch]
             assert scores is not None
             counter.update(scores, masks.to(scores.device), shares.to(scores.device))
     measured = {branch: pixel_details(counter.counts(), threshold) for branch, counter in counters.items()}

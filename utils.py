@@ -62,7 +62,7 @@ def large_blocks_returned() -> Iterator[None]:
     """Within, blocks from 4 MB on go back to the system as soon as they are free, and what is free by now at once.
 
     For work in few blocks of some megabytes: kept, they would lie torn between others, and the peak of a run would hang
-    on how they happened to lie.
+    on how they happened to lie. Afterwards the settings of `tune_process` hold, since the earlier ones cannot be asked.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
