@@ -45,7 +45,9 @@ class Trainer:
         device = mvfa.visual.class_embedding.device
         self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=scaled)
         self.scaler.scale(torch.zeros((), device=device))  # makes its scale, for a rank whose first step has no image
-        self.optimisers = {b: torch.optim.Adam(mvfa.adapters(b).parameters(), lr=rate, betas=betas) for b in BRANCHES}
+        self.optimisers = {
+            b: torch.optim.Adam(mvfa.adapters(b).parameters(), lr=rate, betas=betas, fused=True) for b in BRANCHES
+        }
 
     def loss(self, stream: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
         """Loss of each image [B], from streams [B, 1 + N, D], labels [B], text [B, E, 2], masks [B, S, S] or None."""
@@ -83,6 +85,7 @@ class Trainer:
         (any_masked,) = world.total([float(masked.sum())], streams.device)
         for branch in BRANCHES if any_masked else ("det",):
             world.sum_gradients(self.mvfa.adapters(branch).parameters())
+            self.scaler.unscale_(self.optimisers[branch])
             self.scaler.step(self.optimisers[branch])
         self.scaler.update()
         for optimiser in self.optimisers.values():

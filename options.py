@@ -55,6 +55,7 @@ class Options:
     shot: int = 0
     iterate: int = 0
     epoch: int = 0
+    pack: bool | None = None
     save_model: int = 0
     init: Path | None = None
     ckpt: Path | None = None
@@ -191,6 +192,8 @@ def add_training(parser: Parser, rate: str) -> None:
     add("--batch_size", type=number(int, 1), metavar="B", help="images a step (default: the recipe's, 1)")
     released = getattr(RECIPES["released"], rate)
     add("--learning_rate", type=number(float, 0), metavar="RATE", help=f"of Adam (default: the recipe's, {released:g})")
+    packed = "lay the frozen weights out for the steps: faster on a CPU, for 1.8 GB with ViT-L-14-336"
+    add("--pack", type=truth, metavar="yes|no", help=f"{packed} (default: yes where steps of one image can use it)")
     add("--save_model", type=int, choices=[0, 1], default=1, help="0: write no checkpoint (default: 1)")
     add("--init", type=Path, metavar="FILE", help="adapters to start from (default: drawn by --seed)")
 

@@ -79,8 +79,9 @@ def text_features(clip: CLIP, noun: str) -> Tensor:
     tokens = tokenize([sentence for group in groups for sentence in group], clip.config.context_length)
     lengths = tokens.argmax(dim=1) + 1  # the end token has the highest id
     features = torch.empty(len(tokens), clip.config.embed_dim, device=clip.device)
-    for length in lengths.unique().tolist():
-        rows = (lengths == length).nonzero().squeeze(1)
-        features[rows.to(clip.device)] = clip.encode_text(tokens[rows, :length].to(clip.device))
+    with clip.text_awake():
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero().squeeze(1)
+            features[rows.to(clip.device)] = clip.encode_text(tokens[rows, :length].to(clip.device))
     means = [column.mean(dim=0) for column in F.normalize(features, dim=1).split([len(group) for group in groups])]
     return F.normalize(torch.stack(means, dim=1), dim=0)

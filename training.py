@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import checkpoint
+from CLIP import packed
 from dataset.catalog import Info
 from dataset.folder import ImageSet
 from dataset.medical_few import validation_set
@@ -33,6 +34,11 @@ class TrainingRun(Run):
         super().__init__(options)
         if options.save_model:
             writable(options.save_path, "--save_path")
+        if options.pack and not self.packable:
+            raise UserError(
+                f"--pack yes needs a CPU, fp32, a torch with Intel MKL and no --compile; got {self.device}, "
+                f"{self.precision}, {'with' if packed.available() else 'without'} MKL; leave the flag out"
+            )
         self.rule = options.recipe.select
         self.selection, self.losses = Selection(), list[float]()
         self.shots_used: Shots | None = None
@@ -41,10 +47,29 @@ class TrainingRun(Run):
         if options.init is not None:
             checkpoint.apply(self.mvfa, checkpoint.load(options.init))
 
+    @property
+    def packable(self) -> bool:
+        """Whether this run's frozen weights can be laid out for its training steps."""
+        plain = self.device.type == "cpu" and self.precision == "fp32" and not self.options.compile
+        return plain and packed.available()
+
+    @property
+    def packs(self) -> bool:
+        """Whether they are. Steps of several images gain little."""
+        wanted = self.options.pack
+        return self.packable and self.options.batch_size == 1 if wanted is None else wanted
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Options that the device decided where they were not given."""
+        return super().settled | {"pack": self.packs}
+
     @cached_property
     def trainer(self) -> Trainer:
-        """The optimisers, made when training starts: the first one imports a second's worth of torch."""
+        """The optimisers and laid-out weights, made when training starts: they take seconds."""
         options = self.options
+        if self.packs:
+            self.mvfa.pack(options.batch_size)
         objective = Objective(options.recipe.bce_pool, options.recipe.bce_input)
         return Trainer(self.mvfa, objective, options.learning_rate, scaled=self.precision == "fp16")
 

@@ -6,12 +6,16 @@ The residual stream and the layer norms stay in float32. The large products run 
 casting the weights of the blocks (`cast_blocks`) is all that half precision needs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from CLIP.packed import PackedBlock, PackedMatrix
 
 HEAD_WIDTH = 64  # every published CLIP transformer has heads of this width
 
@@ -46,9 +50,9 @@ class ClipConfig:
     vocab_size: int
 
 
-def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """`layer(x)` in the type of the layer's weights."""
-    return F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias)
+def linear(x: Tensor, weight: Tensor, bias: Tensor, packed: PackedMatrix | None = None) -> Tensor:
+    """`F.linear` in the type of the weight, or by the same weight packed."""
+    return F.linear(x.to(weight.dtype), weight, bias) if packed is None else packed(x, bias)
 
 
 class TokenEmbedding(nn.Module):
@@ -73,12 +77,13 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, causal: bool) -> Tensor:
+    def forward(self, x: Tensor, causal: bool, packed: PackedBlock | None = None) -> Tensor:
         """Stream [B, T, D] -> [B, T, D]."""
-        qkv = F.linear(x.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)  # [B, T, 3D]
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias, packed and packed.in_proj)  # [B, T, 3D]
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # [B, T, D]
+        mixed = mixed.transpose(1, 2).flatten(2)  # [B, T, D]
+        return linear(mixed, self.out_proj.weight, self.out_proj.bias, packed and packed.out_proj)
 
 
 class MLP(nn.Module):
@@ -90,9 +95,10 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packed: PackedBlock | None = None) -> Tensor:
         """Stream [B, T, D] -> [B, T, D]."""
-        return linear(self.activation(linear(x, self.c_fc)), self.c_proj)
+        x = self.activation(linear(x, self.c_fc.weight, self.c_fc.bias, packed and packed.c_fc))  # [B, T, 4D]
+        return linear(x, self.c_proj.weight, self.c_proj.bias, packed and packed.c_proj)
 
 
 class Block(nn.Module):
@@ -105,10 +111,15 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = MLP(width, activation)
 
-    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """The stream x [B, T, D] after this block."""
-        x = x + self.attn(self.ln_1(x), causal)
-        return x + self.mlp(self.ln_2(x))
+    def pack(self, rows: int) -> PackedBlock:
+        """Its matrices for products of `rows` rows."""
+        matrices = (self.attn.in_proj_weight, self.attn.out_proj.weight, self.mlp.c_fc.weight, self.mlp.c_proj.weight)
+        return PackedBlock(*(PackedMatrix(matrix, rows) for matrix in matrices))
+
+    def forward(self, x: Tensor, causal: bool = False, packed: PackedBlock | None = None) -> Tensor:
+        """The stream x [B, T, D] after this block; `packed`: its matrices once more, to compute with."""
+        x = x + self.attn(self.ln_1(x), causal, packed)
+        return x + self.mlp(self.ln_2(x), packed)
 
 
 class Transformer(nn.Module):
@@ -118,10 +129,25 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(tower.width, tower.heads, activation) for _ in range(tower.layers))
 
-    def forward(self, x: Tensor, first: int = 0, last: int | None = None, causal: bool = False) -> Tensor:
-        """Blocks number `first` + 1 to `last` (counted from one) of the stream x [B, T, D]."""
-        for block in self.resblocks[first:last]:
-            x = block(x, causal)
+    def pack(self, first: int, rows: int) -> list[PackedBlock | None]:
+        """Matrices of all blocks from number `first` + 1 on, for products of `rows` rows."""
+        blocks = [cast(Block, block) for block in self.resblocks]
+        return [None if number < first else block.pack(rows) for number, block in enumerate(blocks)]
+
+    def forward(
+        self,
+        x: Tensor,
+        first: int = 0,
+        last: int | None = None,
+        causal: bool = False,
+        packed: Sequence[PackedBlock | None] = (),
+    ) -> Tensor:
+        """Blocks number `first` + 1 to `last` (counted from one) of the stream x [B, T, D].
+
+        `packed`: matrices of all blocks, where there are any.
+        """
+        for number, block in enumerate(self.resblocks[first:last], start=first):
+            x = block(x, causal, packed[number] if packed else None)
         return x
 
 
@@ -162,7 +188,7 @@ def cast_blocks(tower: Transformer, dtype: torch.dtype) -> None:
 class CLIP(nn.Module):
     """Both towers under the names of the published state dict."""
 
-    text_asleep: torch.dtype | None = None  # what the text blocks will compute in; None: they are ready
+    text_asleep: torch.dtype | None = None  # what the text blocks compute in; None: they are ready
 
     def __init__(self, config: ClipConfig, activation: str = "gelu") -> None:
         super().__init__()
@@ -192,21 +218,30 @@ class CLIP(nn.Module):
         The attention is causal and the row of the end token is read, so zeros behind it change nothing: T may be cut
         to the longest sentence.
         """
-        self.wake_text()
-        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        x = self.transformer(x, causal=True)
-        ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # the end token has the highest id
-        return self.ln_final(ends) @ self.text_projection
+        with self.text_awake():
+            x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+            x = self.transformer(x, causal=True)
+            ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # the end token has the highest id
+            return self.ln_final(ends) @ self.text_projection
 
-    def wake_text(self) -> None:
-        """Give the text weights the types they compute in; until a sentence comes they stay as the file has them.
+    @contextmanager
+    def text_awake(self) -> Iterator[None]:
+        """Within, the text weights have the types they compute in; else they stay as the file has them.
 
         Text features are mostly read from disk, and half a gigabyte is then never made.
         """
-        if self.text_asleep is None:
+        asleep = self.text_asleep
+        if asleep is None:
+            yield
             return
-        for name, parameter in self.named_parameters():
-            if not name.startswith("visual."):
-                parameter.data = parameter.data.float()
-        cast_blocks(self.transformer, self.text_asleep)
+        stored = {name: p.data for name, p in self.named_parameters() if not name.startswith("visual.")}
+        for name, values in stored.items():
+            self.get_parameter(name).data = values.float()
+        cast_blocks(self.transformer, asleep)
         self.text_asleep = None
+        try:
+            yield
+        finally:
+            for name, values in stored.items():
+                self.get_parameter(name).data = values
+            self.text_asleep = asleep

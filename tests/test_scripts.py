@@ -17,6 +17,7 @@ import test_few as script_test_few
 import test_zero as script_test_zero
 import train_few as script_train_few
 import train_zero as script_train_zero
+from CLIP import packed
 from dataset.catalog import CATALOG
 from errors import UserError
 
@@ -104,6 +105,23 @@ def test_a_compiled_network_trains_alike(flags, tmp_path):
         script_train_few.main(flags("Brain", "train_few", "--epoch", 1, "--batch_size", 11, "--compile", answer))
         losses.append(metrics(tmp_path, "train_few")["train_loss"][0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")
+def test_laid_out_weights_train_alike(flags, tmp_path):
+    """They are the default for steps of one image, and are refused where the blocks are not float32."""
+    found = []
+    for more in ([], ["--pack", "no"], ["--batch_size", 2], ["--batch_size", 2, "--pack", "yes"]):
+        script_train_few.main(flags("Brain", "train_few", "--epoch", 1, *more))
+        found.append(metrics(tmp_path, "train_few"))
+    assert [told["options"]["pack"] for told in found] == [True, False, False, True]
+    losses = [told["train_loss"][0] for told in found]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[2] == pytest.approx(losses[3], rel=1e-3)
+    with pytest.raises(
+        UserError, match=r"--pack yes needs a CPU, fp32, .*; got cpu, bf16, with MKL; leave the flag out"
+    ):
+        script_train_few.main(flags("Brain", "train_few", "--pack", "yes", "--precision", "bf16"))
 
 
 def test_adapters_of_other_shots_are_refused(flags, tmp_path, demo_root):

@@ -117,9 +117,10 @@ def test_every_format_gives_the_same_network(tmp_path):
     for name in ("archive.pt", "plain.pt", "nested.pt", "file.safetensors"):
         clip = create_model(None, tmp_path / name, image_size=32)
         assert clip.text_projection.dtype == torch.float16  # the text tower sleeps until a sentence comes
-        clip.encode_text(torch.tensor([[49_406, 49_407]]))
-        for key, value in clip.state_dict().items():
-            torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)
+        with clip.text_awake():
+            for key, value in clip.state_dict().items():
+                torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)
+        assert clip.text_projection.dtype == torch.float16  # and again afterwards
 
 
 @pytest.mark.parametrize("name", ["ViT-L-14-336", "ViT-L-14", "ViT-B-16", "ViT-B-32", "ViT-demo"])
