@@ -29,6 +29,11 @@ def available_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def installed_memory() -> int:
+    """Bytes of memory of this machine, free or not: decisions that follow it are the same in every run."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """An empty tensor on the device, else in host memory, else in a file that vanishes with it, wherever half is free.
 

@@ -192,8 +192,9 @@ def add_training(parser: Parser, rate: str) -> None:
     add("--batch_size", type=number(int, 1), metavar="B", help="images a step (default: the recipe's, 1)")
     released = getattr(RECIPES["released"], rate)
     add("--learning_rate", type=number(float, 0), metavar="RATE", help=f"of Adam (default: the recipe's, {released:g})")
-    packed = "lay the frozen weights out for the steps: faster on a CPU, for 1.8 GB with ViT-L-14-336"
-    add("--pack", type=truth, metavar="yes|no", help=f"{packed} (default: yes where steps of one image can use it)")
+    packed = "lay the frozen weights out for the steps: faster on a CPU, for up to 3 GB with ViT-L-14-336"
+    when = "yes for steps of one image on a CPU with 16 GB and Intel MKL"
+    add("--pack", type=truth, metavar="yes|no", help=f"{packed} (default: {when})")
     add("--save_model", type=int, choices=[0, 1], default=1, help="0: write no checkpoint (default: 1)")
     add("--init", type=Path, metavar="FILE", help="adapters to start from (default: drawn by --seed)")
 

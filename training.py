@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import checkpoint
+from caches import installed_memory
 from CLIP import packed
 from dataset.catalog import Info
 from dataset.folder import ImageSet
@@ -23,6 +24,8 @@ from runner import Bank, Run, show
 from selection import Figures, Selection, figures, mean
 from streams import Streams
 from utils import writable
+
+PACKING_MEMORY = 15e9  # bytes of installed memory a process, from which on weights are laid out unasked: "16 GB"
 
 Valid = Sequence[tuple[Info, Streams]]  # the objects whose images of `valid` choose, and those images
 
@@ -55,9 +58,11 @@ class TrainingRun(Run):
 
     @property
     def packs(self) -> bool:
-        """Whether they are. Steps of several images gain little."""
-        wanted = self.options.pack
-        return self.packable and self.options.batch_size == 1 if wanted is None else wanted
+        """Whether they are. Steps of several images gain little; a small machine needs its memory for other things."""
+        if self.options.pack is not None:
+            return self.options.pack
+        roomy = installed_memory() >= PACKING_MEMORY * self.world.size
+        return self.packable and roomy and self.options.batch_size == 1
 
     @property
     def settled(self) -> dict[str, Any]:

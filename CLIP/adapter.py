@@ -97,7 +97,7 @@ class MVFA(nn.Module):
     def pack(self, images: int) -> None:
         """Lay out the blocks after the first adapter for steps of so many images (float32 on a CPU; see CLIP.packed).
 
-        It takes seconds and twice the memory of these blocks, which the tower keeps as they are beside it.
+        It takes seconds, and two to four times the memory of these blocks, which the tower keeps as they are beside it.
         """
         rows = images * len(self.visual.positional_embedding)
         self.packed = self.visual.transformer.pack(self.levels[0], rows)
