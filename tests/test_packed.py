@@ -23,7 +23,11 @@ def test_products_and_gradients_are_those_of_a_linear_layer(shape, turned):
     matrix = PackedMatrix(weight, rows=5)
 
     def draw(width: int) -> torch.Tensor:
-        return torch.randn(width, *shape, generator=g).movedim(0, -1) if turned else torch.randn(*shape, width)
+        return (
+            torch.randn(width, *shape, generator=g).movedim(0, -1)
+            if turned
+            else torch.randn(*shape, width, generator=g)
+        )
 
     values, gradient = draw(8), draw(12)
     found = []
