@@ -1,5 +1,6 @@
 """Save and load adapters: files that are whole or absent and that describe themselves (SPEC section 3)."""
 
+import io
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,8 +47,23 @@ def adapter_state(mvfa: MVFA) -> dict[str, dict[str, Tensor]]:
 
 def save(path: Path, adapters: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any]) -> None:
     """Write a checkpoint: the two keys of the authors' files and `about`, which says what the adapters are for."""
-    content = {**adapters, "about": {"format": FORMAT, "commit": commit(), **about}}
-    write_whole(path, lambda partial: torch.save(content, partial))
+    content, data = {**adapters, "about": {"format": FORMAT, "commit": commit(), **about}}, io.BytesIO()
+    torch.save(content, data)  # saved straight to a file, it would hold the temporary file's name
+    write_whole(path, lambda partial: partial.write_bytes(data.getbuffer()))
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise UserError if there is a file that this program did not write, such as the authors' adapters."""
+    if not path.exists():
+        return
+    try:
+        own = "format" in load(path).about
+    except UserError:
+        own = False
+    if not own:
+        raise UserError(
+            f"{path} was not written by this program and would be lost; move it, or pass another --save_path DIR"
+        )
 
 
 def load(path: Path) -> Checkpoint:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dataset.check import check_labels
 from errors import UserError
 
 EXACT_LIMIT = 2**19  # scores that are sorted; more go into bins
@@ -33,20 +34,13 @@ class Counts:
     exact: bool = True
 
 
-def check_labels(abnormal: int, normal: int) -> None:
-    """Raise UserError if a label is missing."""
-    if not (abnormal and normal):
-        raise UserError(
-            f"AUROC needs both labels: got {abnormal} abnormal and {normal} normal; check the test folder and its masks"
-        )
-
-
-def count(scores: Tensor, labels: Tensor, shares: Tensor | None = None) -> Counts:
+def count(scores: Tensor, labels: Tensor, shares: Tensor | None = None, *, unit: str = "images") -> Counts:
     """Exact counts of scores [n], labels [n] (bool) and, for each positive in order, its share of its region.
 
-    Raises UserError if a label is missing or a score is not finite.
+    `unit` says in errors what the scores are of: "images" or "pixels". Raises UserError if a label is missing or a
+    score is not finite.
     """
-    check_labels(int(labels.sum()), int((~labels).sum()))
+    check_labels(int(labels.sum()), int((~labels).sum()), unit)
     if not torch.isfinite(scores).all():
         raise UserError(NOT_FINITE)
     values, place = torch.unique(scores, return_inverse=True)
@@ -89,7 +83,7 @@ class Bins:
 
 
 class StreamingCounts:
-    """Counts of scores in [0, 1] that come in blocks: exact up to `exact_limit` of them, then in bins.
+    """Counts of pixel scores in [0, 1] that come in blocks: exact up to `exact_limit` of them, then in bins.
 
     The bins are made for the scores that came first, so blocks that resemble the whole give the finest result. From
     then on nothing is held but the counts, whatever the number of scores.
@@ -134,7 +128,7 @@ class StreamingCounts:
         if self.found is None:
             scores, labels, shares = zip(*self.held, strict=True)
             known = [share for share in shares if share is not None]
-            return count(torch.cat(scores), torch.cat(labels), torch.cat(known) if known else None)
+            return count(torch.cat(scores), torch.cat(labels), torch.cat(known) if known else None, unit="pixels")
         negatives, positives = self.counted.unbind(dim=1)
-        check_labels(int(positives.sum()), int(negatives.sum()))
+        check_labels(int(positives.sum()), int(negatives.sum()), "pixels")
         return Counts(self.found.thresholds(), positives, negatives, self.shares, exact=False)

@@ -19,8 +19,8 @@ import test_zero
 import train_few
 import train_zero
 from CLIP.demo_weights import NAME, write_demo_weights
-from dataset.catalog import CATALOG
 from dataset.demo import write_demo
+from dataset.demo_anatomy import PAINTERS
 from errors import UserError
 from evaluation import Evaluation
 from launch import command
@@ -62,7 +62,7 @@ def prepare(root: Path) -> None:
         raise UserError(f"{root / found[0]} is no demo set of this program; remove it or choose another --root")
     if found:
         return
-    print(f"painting the images of {len(CATALOG)} objects into {root}", flush=True)
+    print(f"painting the images of {len(PAINTERS)} objects into {root}", flush=True)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".part-") as part:
         write_demo(Path(part), shots=SHOTS)

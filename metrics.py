@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from counts import NOT_FINITE, Counts, check_labels
+from counts import NOT_FINITE, Counts
+from dataset.check import check_labels
 from errors import UserError
 
 PRO_LIMIT = 0.3  # false positive rate up to which region overlap is integrated
@@ -20,7 +21,7 @@ def image_auroc(scores: Tensor, labels: Tensor) -> float:
 def check(scores: Tensor, labels: Tensor) -> None:
     """Raise UserError if a label is missing or a score is not finite."""
     abnormal = int(labels.sum())
-    check_labels(abnormal, len(labels) - abnormal)
+    check_labels(abnormal, len(labels) - abnormal, "images")
     if not torch.isfinite(scores).all():
         raise UserError(NOT_FINITE)
 

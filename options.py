@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dataset.catalog import CATALOG
+from dataset.catalog import CATALOG, known_name
 from errors import UserError
 from recipe import CHOICES, FIELDS, RECIPES, Recipe
 from weight_files import known_models
@@ -22,6 +22,7 @@ FEW, ZERO = "few", "zero"
 WHERE = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
 PRECISIONS = ("fp32", "bf16", "fp16")
 ORDERS = ("worst", "best", "random")  # of pictures
+UNUSED = ("batch_size", "epoch", "learning_rate", "save_model")  # flags of the released test scripts
 OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields that a flag of another kind sets
 
 
@@ -35,6 +36,7 @@ class Options:
     recipe_name: str
     model_name: str
     clip_path: Path | None
+    trust_weights: bool
     data_path: Path
     save_path: Path
     out: Path
@@ -140,6 +142,8 @@ def add_files(parser: Parser, setting: str) -> None:
     add = group.add_argument
     add("--data_path", type=Path, default=Path("data"), metavar="DIR", help="holds <obj>_AD folders (default: data)")
     add("--clip_path", type=Path, metavar="FILE", help="CLIP weights (default: the model's file in CLIP/ckpt)")
+    trusted = "load a TorchScript file that is not a published one: it runs code that the file holds"
+    add("--trust_weights", type=truth, default=False, metavar="yes|no", help=f"{trusted} (default: no)")
     if setting == FEW:
         lists = Path("dataset/fewshot_seed")
         add(
@@ -192,8 +196,8 @@ def add_training(parser: Parser, rate: str) -> None:
     add("--batch_size", type=number(int, 1), metavar="B", help="images a step (default: the recipe's, 1)")
     released = getattr(RECIPES["released"], rate)
     add("--learning_rate", type=number(float, 0), metavar="RATE", help=f"of Adam (default: the recipe's, {released:g})")
-    packed = "lay the frozen weights out for the steps: faster on a CPU, for up to 3 GB with ViT-L-14-336"
-    when = "yes for steps of one image on a CPU with 16 GB and Intel MKL"
+    packed = "pack the frozen weights for the steps: faster on an Intel CPU, for up to 3 GB with ViT-L-14-336"
+    when = "yes for steps of one image on an Intel CPU with 16 GB and a torch with MKL"
     add("--pack", type=truth, metavar="yes|no", help=f"{packed} (default: {when})")
     add("--save_model", type=int, choices=[0, 1], default=1, help="0: write no checkpoint (default: 1)")
     add("--init", type=Path, metavar="FILE", help="adapters to start from (default: drawn by --seed)")
@@ -226,6 +230,13 @@ def add_testing(parser: Parser, setting: str) -> None:
     add("--picture_scale", choices=["common", "image"], default="common", help=scale)
 
 
+def add_unused(parser: Parser) -> None:
+    """Flags of the released test scripts that change nothing in a test."""
+    group = parser.add_argument_group("no effect (accepted since the released scripts have them)")
+    for name in UNUSED:
+        group.add_argument(f"--{name}", type=float, metavar="X", help="no effect on a test")
+
+
 def add_recipe(parser: Parser) -> None:
     """The recipe, and a flag for each of its fields."""
     group = parser.add_argument_group("recipe (each flag overrides one choice of the recipe)")
@@ -246,7 +257,7 @@ def build_parser(script: str) -> Parser:
     told = {"train": "Train the adapters", "test": "Score the test split"}[verb]
     kind = {FEW: "few-shot", ZERO: "zero-shot: trained on the other five objects"}[setting]
     parser = Parser(prog=f"{script}.py", description=f"{told} of MVFA ({kind}).", allow_abbrev=False)
-    parser.add_argument("--obj", required=True, choices=list(CATALOG), help="the object")
+    parser.add_argument("--obj", required=True, type=known_name, choices=list(CATALOG), help="the object")
     if setting == FEW:
         parser.add_argument(
             "--shot", type=number(int, 1), default=4, metavar="K", help="normal and abnormal shots (default: 4)"
@@ -260,6 +271,7 @@ def build_parser(script: str) -> Parser:
         add_training(parser, f"rate_{setting}")
     else:
         add_testing(parser, setting)
+        add_unused(parser)
     add_recipe(parser)
     return parser
 
@@ -269,6 +281,9 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
     given = vars(build_parser(script).parse_args(argv))
     setting, name = script.split("_")[1], given.pop("recipe")
     given.pop("pretrain")
+    if script.startswith("test"):
+        for key in UNUSED:
+            given.pop(key)
     overrides = {key: given.pop(key) for key in FIELDS if key not in OWN_FLAGS}
     recipe = replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None})
     if given.get("batch_size"):

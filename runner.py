@@ -15,6 +15,7 @@ from tqdm import tqdm
 from caches import stored_text, text_key
 from CLIP import CLIP, MVFA, AdapterForm, create_model
 from dataset.catalog import Info, info
+from dataset.check import Checked, check_records, check_scorable
 from dataset.folder import ImageSet
 from dataset.items import ImageSource
 from dataset.medical_few import Support
@@ -23,13 +24,13 @@ from distributed import World, join
 from engine import Predictions, ScoreForm, build_memory, gather, predict
 from errors import UserError
 from evaluation import Evaluation, evaluate
-from options import FEW, Options
+from options import FEW, ZERO, Options
 from prompt import sentence_groups, text_features
 from recipe import SCORING_FIELDS, Recipe
 from report import results
 from streams import Streams
 from utils import choose_device, set_seed, tune_process, writable
-from weight_files import weight_hash, weight_path
+from weight_files import sha256, weight_hash, weight_path
 
 Bank = list[Tensor]
 TEST_BATCH = {"cpu": 8, "cuda": 32}  # images scored at once; it changes no score
@@ -47,10 +48,24 @@ def score_form(recipe: Recipe, levels: tuple[int, ...] = ()) -> ScoreForm:
 
 @lru_cache(maxsize=1)
 def load_clip(
-    name: str | None, path: Path | None, side: int, activation: str, device: torch.device, precision: str
+    name: str | None,
+    path: Path | None,
+    side: int,
+    activation: str,
+    device: torch.device,
+    precision: str,
+    trusted: bool,
 ) -> CLIP:
     """`create_model`, kept for the next run of the same process."""
-    return create_model(name, path, image_size=side, activation=activation, device=device, precision=precision)
+    return create_model(
+        name,
+        path,
+        image_size=side,
+        activation=activation,
+        device=device,
+        precision=precision,
+        trust_weights=trusted,
+    )
 
 
 def load_text(clip: CLIP, noun: str, weights: str, precision: str, folder: Path | None) -> Tensor:
@@ -76,6 +91,7 @@ class Run:
         self.world = join()
         self.cache_left = int(options.cache_gb * 1e9 / self.world.size)  # bytes that no set of images has yet
         self._text: dict[str, Tensor] = {}
+        self.adapters: Path | None = None  # the checkpoint file of the adapters that are scored
         writable(options.out, "--out")
         self.generator = set_seed(options.seed)
         self.device = choose_device(options.device)
@@ -86,7 +102,13 @@ class Run:
         self.weights = weight_path(options.model_name, options.clip_path)
         activation = options.recipe.activation
         self.clip = load_clip(
-            options.model_name, options.clip_path, options.img_size, activation, self.device, self.precision
+            options.model_name,
+            options.clip_path,
+            options.img_size,
+            activation,
+            self.device,
+            self.precision,
+            options.trust_weights,
         )
         form, width = adapter_form(options.recipe), self.clip.config.embed_dim
         self.mvfa = MVFA(self.clip.visual, width, options.features_list, form, self.generator)
@@ -189,10 +211,37 @@ class Run:
         """Scores and AUROCs, on every rank: the one way from predictions to metrics."""
         return self.world.from_first(lambda: evaluate(found, streams))
 
-    def tell(self, evaluation: Evaluation) -> None:
-        """Print the lines of the released code."""
+    def check(self, images: ImageSet, what: str) -> Checked:
+        """Look at all images and masks of a set, and say how many masks are empty. UserError for a bad one."""
+        with show(len(images), f"check {what}", "image", self.world) as bar:
+            checked = check_records(images.records, images.side, bar.update)
+        if checked.empty:
+            self.tell(f"note: {checked.empty} of {checked.masks} masks of {what} are empty: nothing is marked in them")
+        return checked
+
+    def check_tests(self, tests: ImageSet) -> Checked:
+        """Look at the test set: its files, and whether both labels are there. UserError if it cannot be scored."""
+        checked = self.check(tests, f"test images of {self.options.obj}")
+        check_scorable(checked, self.info.masks, tests.side)
+        return checked
+
+    def check_shots(self, shots: Shots) -> None:
+        """Look at the images and masks of the shots. UserError for a bad one."""
+        self.check(ImageSet([*shots.normal, *shots.abnormal], self.options.img_size), f"shots of {self.options.obj}")
+
+    def print(self, text: str) -> None:
+        """Print a line of results at the first rank."""
         if self.world.first:
-            print(results.lines(self.options.obj, evaluation), flush=True)
+            print(text, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Print a remark, which is no result, at the first rank."""
+        if self.world.first:
+            print(text, file=sys.stderr, flush=True)
+
+    def print_result(self, evaluation: Evaluation) -> None:
+        """Print the lines of the released code."""
+        self.print(results.lines(self.options.obj, evaluation, zero=self.options.setting == ZERO))
 
     def write(self, evaluation: Evaluation, tests: ImageSet, **more: Any) -> Evaluation:
         """Write metrics.json and scores.csv and say where they are."""
@@ -207,6 +256,7 @@ class Run:
             "options": self.options.as_dict() | self.settled,
             "versions": results.versions(),
             "weights": {"file": str(self.weights), "sha256": weight_hash(self.weights)},
+            "adapters": self.adapters and {"file": str(self.adapters), "sha256": sha256(self.adapters)},
             "processes": self.world.size,
             "seconds": round(time.perf_counter() - self.started, 3),
             "peak_memory_bytes": results.peak_memory(self.device),

@@ -37,32 +37,45 @@ def figures(evaluation: Evaluation) -> Figures:
 
 @dataclass
 class Selection:
-    """The moments of a training, and which of them each rule has chosen so far. The first of equals wins."""
+    """Checkpoint selection: three rules, tracked side by side over the moments of a training.
 
+    The first of equals wins; with `equal_replaces` the test rule takes the last of equals, as the released zero-shot
+    training does.
+    """
+
+    equal_replaces: bool = False
     history: list[Entry] = field(default_factory=list)
     chosen: dict[str, Entry] = field(default_factory=dict)
     worth: dict[str, float] = field(default_factory=dict)
 
-    def note(
-        self, epoch: float, test: Figures | None, valid: Figures | None, *, last: bool = False, oracle: bool = True
-    ) -> set[str]:
-        """Add a moment after `epoch` epochs; the rules that now choose it. `oracle`: the test rule may choose it."""
-        entry: Entry = {"epoch": epoch}
-        self.history.append(entry)
-        if test is not None:
-            entry |= test._asdict()
-        if valid is not None:
-            entry |= {f"valid_{name}": value for name, value in valid._asdict().items()}
-        rules = {"last"} if last else set()
-        for rule, found, allowed in (("test", test, oracle), ("valid", valid, True)):
-            if allowed and found is not None and found.worth > self.worth.get(rule, -1.0):
-                self.worth[rule] = found.worth
-                rules.add(rule)
-        self.chosen |= dict.fromkeys(rules, entry)
-        return rules
+    def moment(self, epoch: float, *, last: bool = False) -> None:
+        """Start the entry of a moment after `epoch` epochs; `last`: the end of the training, which "last" chooses."""
+        self.history.append({"epoch": epoch})
+        if last:
+            self.chosen["last"] = self.history[-1]
+
+    def validated(self, found: Figures) -> bool:
+        """Add this moment's figures on `valid`; returns whether "valid" now chooses it."""
+        self.history[-1] |= {f"valid_{name}": value for name, value in found._asdict().items()}
+        return self._choose("valid", found, found.worth > self.worth.get("valid", -1.0))
+
+    def tested(self, found: Figures, *, oracle: bool = True) -> bool:
+        """Add this moment's figures on the test set; returns whether "test" now chooses it.
+
+        `oracle`: whether the test rule may choose this moment.
+        """
+        self.history[-1] |= found._asdict()
+        best = self.worth.get("test", -1.0)
+        better = found.worth > best or (self.equal_replaces and found.worth == best)
+        return self._choose("test", found, oracle and better)
+
+    def _choose(self, rule: str, found: Figures, better: bool) -> bool:
+        if better:
+            self.worth[rule], self.chosen[rule] = found.worth, self.history[-1]
+        return better
 
     def complete(self, rule: str, test: Figures) -> None:
-        """Test figures of the moment that a rule chose, found later."""
+        """Add the test figures, found later, of the moment that a rule chose."""
         self.chosen[rule] |= test._asdict()
 
     def table(self, rules: tuple[str, ...]) -> dict[str, Entry]:

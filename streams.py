@@ -14,6 +14,7 @@ from caches import DecodedImages, allocate, divide
 from CLIP import MVFA
 from dataset.items import ImageSource, Item, unpack_masks
 from distributed import World
+from errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -41,7 +42,31 @@ def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tens
     return images
 
 
-def _collate(items: list[Item]) -> tuple[Tensor, list[bytes], list[int]]:
+Collated = tuple[Tensor, list[bytes], list[int]]
+
+
+class _Readable:
+    """An image set as a loader reads it: a UserError comes back as a value, since a worker would wrap a raised one."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Item | UserError:
+        try:
+            return self.source[index]
+        except UserError as error:
+            return error
+
+
+def _collate(found: list[Item | UserError]) -> Collated | UserError:
+    items = []
+    for item in found:
+        if isinstance(item, UserError):
+            return item
+        items.append(item)
     return torch.stack([item.image for item in items]), [item.mask for item in items], [item.position for item in items]
 
 
@@ -85,23 +110,33 @@ class Streams:
         return unpack_masks([self._masks[i] for i in index], self.source.side)
 
     def batches(self, order: Sequence[int] | None = None, size: int | None = None) -> Iterator[Batch]:
-        """The rank's share of `order` (default: all images, by index), `size` (else `batch_size`) at a time."""
+        """The rank's share of `order` (default: all images, by index), `size` (else `batch_size`) at a time.
+
+        The streams of a batch are computed together, or all of them are taken from the cache: part of a batch is never
+        computed alone, since that may round differently.
+        """
         shares = self.world.share(range(len(self.source)) if order is None else order, size or self.batch_size)
         if self.store is None:
             self._allocate()
-        unknown = [[i for i in group if not self.kept[i]] for group, _ in shares]
-        fresh = self._load([group for group in unknown if group])
-        for (group, total), missing in zip(shares, unknown, strict=True):
-            streams = next(fresh) if missing else None
-            if streams is None or len(missing) < len(group):
-                streams = self._merge(group, missing, streams)
+        missing = [not all(self.kept[i] for i in group) for group, _ in shares]
+        fresh = self._load([group for (group, _), absent in zip(shares, missing, strict=True) if absent])
+        for (group, total), absent in zip(shares, missing, strict=True):
+            streams = next(fresh) if absent else self._cached(group)
             yield Batch(torch.tensor(group, dtype=torch.int64), streams, total)
+
+    def fill(self, order: Sequence[int], size: int) -> None:
+        """Compute the streams of some images, `size` at a time, as far as they can be kept."""
+        if self.store is None:
+            self._allocate()
+        assert self.store is not None
+        for _ in self.batches([i for i in order if i < len(self.store)], size):
+            pass
 
     def _load(self, groups: list[list[int]]) -> Iterator[Tensor]:
         """Decode, run the stem, keep what fits."""
         if not groups:
             return
-        dataset: Dataset[Item] = self.decoded  # type: ignore[assignment]  # a loader needs the two methods only
+        dataset: Dataset[Item] = _Readable(self.decoded)  # type: ignore[assignment]  # it needs the two methods only
         loader = DataLoader(
             dataset,
             batch_sampler=groups,
@@ -109,7 +144,10 @@ class Streams:
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )
-        for images, masks, members in loader:
+        for loaded in loader:
+            if isinstance(loaded, UserError):
+                raise loaded
+            images, masks, members = loaded
             if any(self.source.masked[members]):
                 self._masks.update(zip(members, masks, strict=True))
             streams = self.mvfa.stem(prepare(images, self.device, self.scaling))
@@ -134,11 +172,8 @@ class Streams:
                 self.store[i] = stream
                 self.kept[i] = True
 
-    def _merge(self, group: list[int], missing: list[int], fresh: Tensor | None) -> Tensor:
-        """Streams of a group of which some were kept before, in the group's order."""
+    def _cached(self, group: list[int]) -> Tensor:
+        """Streams of a group of images that are all kept."""
         assert self.store is not None
-        rows = torch.tensor([i if i not in missing else 0 for i in group], dtype=torch.int64, device=self.store.device)
-        streams = self.store[rows].to(self.device)
-        if fresh is not None:
-            streams[[group.index(i) for i in missing]] = fresh
-        return streams
+        rows = torch.tensor(group, dtype=torch.int64, device=self.store.device)
+        return self.store[rows].to(self.device)

@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     run = ScoringRun(options)
     shots = run.shots()
     run.load_adapters(shots)
+    run.check_shots(shots)
 
     support = Support(Shots(shots.normal, []), run.info, options.img_size)
     tests = evaluation_set(options.data_path, run.info, options.img_size)

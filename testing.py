@@ -1,5 +1,6 @@
 """A test run: a checkpoint, the scores of a test set, everything measured of them, and pictures."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,24 +27,38 @@ class ScoringRun(Run):
         A checkpoint that was trained on other shots than these is another's, too.
         """
         options = self.options
-        if options.ckpt is not None:
-            checkpoint.apply(self.mvfa, checkpoint.load(options.ckpt))
-            return
-        own, authors = options.checkpoint, options.save_path / f"{options.obj}.pth"
-        found = checkpoint.load(authors if options.setting == FEW and authors.is_file() and not own.is_file() else own)
-        expected = self.about()
-        if shots is not None and options.adapters_setting == FEW:
-            expected["shots"] = shots.names()
-        checkpoint.check_about(found, expected)
+        path = options.ckpt or self.find_adapters()
+        found = checkpoint.load(path)
+        if options.ckpt is None:
+            expected = self.about()
+            if shots is not None and options.adapters_setting == FEW:
+                expected["shots"] = shots.names()
+            checkpoint.check_about(found, expected)
         checkpoint.apply(self.mvfa, found)
+        self.adapters = path
+
+    def find_adapters(self) -> Path:
+        """The run's own checkpoint, else (few-shot) the authors' <obj>.pth, else the study's <obj>_<K>.pth.
+
+        Says which one is taken where several are there.
+        """
+        options = self.options
+        own, folder = options.checkpoint, options.save_path
+        names = (f"{options.obj}.pth", f"{options.obj}_{options.shot}.pth") if options.adapters_setting == FEW else ()
+        there = [path for path in dict.fromkeys((own, *(folder / name for name in names))) if path.is_file()]
+        if len(there) > 1:
+            others = ", ".join(map(str, there[1:]))
+            self.tell(f"note: adapters of {there[0]}; not taken: {others} (pass --ckpt FILE to choose)")
+        return there[0] if there else own
 
     def score(self, tests: ImageSet, memory: Streams | None = None, **more: Any) -> Evaluation:
         """Score the test set, measure it, draw what was asked for, and write all of it."""
         options = self.options
+        more["empty_masks"] = self.check_tests(tests).empty
         streams = self.streams(tests, self.test_batch_size, reused=False)
         found = self.predict(streams, self.bank(memory), maps=options.pictures > 0)
         evaluation = self.evaluate(found, streams)
-        self.tell(evaluation)
+        self.print_result(evaluation)
         if self.world.first:
             more["details"] = measure(
                 evaluation,

@@ -26,15 +26,22 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     data, side, epochs = options.data_path, options.img_size, options.epoch
 
     run.shots_used = run.shots()
+    run.check_shots(run.shots_used)
     support = Support(run.shots_used, run.info, side)
     tests = evaluation_set(data, run.info, side)
+    run.empty_masks = run.check_tests(tests).empty
     train_streams = run.streams(support, options.batch_size)
     test_streams = run.streams(tests, run.test_batch_size, reused=options.recipe.select == "test")
     valid = run.valid([run.info], run.shots_used)
+    # in the batches that test_few.py computes them in: the same memory, to the bit
+    run.fill(train_streams, support.normal)
+    run.fill(train_streams, support.abnormal)
 
     for epoch in range(1, epochs + 1):
+        run.print(f"epoch  {epoch - 1} :")  # the released code counts from 0
         order = run.shuffled(len(support))
         run.losses.append(run.train(train_streams, order, f"epoch {epoch}/{epochs}"))
+        run.print(f"Loss:  {run.losses[-1]:.6f}")
         run.assess(epoch, test_streams, valid, train_streams, last=epoch == epochs)
 
     return run.finish(tests)

@@ -2,8 +2,9 @@
 
     python train_zero.py --obj Liver
 
-The adapters are looked at before the first step of an epoch, after each fifth of its steps but the last, and (which the
-released code does not do, so that its rule may not choose it) at the end. With
+As in the released code the adapters are tested before the steps whose number is a multiple of a fifth of the epoch's
+steps, rounded down: five times an epoch if 5 divides the steps, else six times or (in epochs of a few steps) more
+often. They are tested at the end too, which the released code does not do, so its rule may not choose that moment. With
 `torchrun --nproc_per_node N train_zero.py ...` a step takes --batch_size images from each process, and its gradient is
 the mean over all of them.
 """
@@ -17,15 +18,12 @@ from launch import command, start
 if TYPE_CHECKING:
     from evaluation import Evaluation
 
-PARTS = 5  # of an epoch, each preceded by a test
+PARTS = 5  # of an epoch
 
 
-def parts(order: list[int], step: int) -> list[list[int]]:
-    """An epoch's images in five parts of whole steps of `step` images; the last takes what is left."""
-    steps = -(-len(order) // step)
-    size = max(1, steps // PARTS) * step
-    cuts = [min(i * size, len(order)) for i in range(PARTS)] + [len(order)]
-    return [order[a:b] for a, b in pairwise(cuts)]
+def moments(steps: int) -> list[int]:
+    """Steps of an epoch, counted from 0, before which the adapters are tested: multiples of steps // 5 (of 1 if 0)."""
+    return list(range(0, steps, max(1, steps // PARTS)))
 
 
 def main(argv: Sequence[str] | None = None) -> "Evaluation":
@@ -40,21 +38,31 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     data, side, epochs = options.data_path, options.img_size, options.epoch
 
     train_set = zero_shot_set(data, run.info, side)
+    run.check(train_set, "training images")
     tests = evaluation_set(data, run.info, side)
+    run.empty_masks = run.check_tests(tests).empty
     # what is read most often first: it gets the room that there is
     test_streams = run.streams(tests, run.test_batch_size, reused=options.recipe.select == "test")
     valid = run.valid(others(run.info))
     train_streams = run.streams(train_set, options.batch_size)
 
-    for epoch in range(1, epochs + 1):
+    step_images = options.batch_size * run.world.size
+    steps = -(-len(train_set) // step_images)
+    if steps < PARTS:
+        run.tell(f"note: an epoch has {steps} steps, fewer than {PARTS}: the adapters are tested before each of them")
+
+    for epoch in range(epochs):
+        run.print(f"epoch {epoch} :")  # the released code counts from 0
         order = run.shuffled(len(train_set))
         loss = 0.0
-        for part, images in enumerate(parts(order, options.batch_size * run.world.size)):
-            run.assess(epoch - 1 + part / PARTS, test_streams, valid)
-            if images:
-                told = f"epoch {epoch}/{epochs} part {part + 1}/{PARTS}"
-                loss += run.train(train_streams, images, told) * len(images) / len(order)
+        for first, end in pairwise([*moments(steps), steps]):
+            run.step = first
+            run.assess(epoch + first / steps, test_streams, valid)
+            images = order[first * step_images : end * step_images]
+            told = f"epoch {epoch + 1}/{epochs} steps {first + 1} to {end}"
+            loss += run.train(train_streams, images, told) * len(images) / len(order)
         run.losses.append(loss)
+        run.print(f"Loss:  {loss:.6f}")
     run.assess(epochs, test_streams, valid, last=True, oracle=False)
 
     return run.finish(tests)

@@ -1,6 +1,7 @@
 """A training run: epochs, the choice of the checkpoint, and its files."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 import checkpoint
 from caches import installed_memory
 from CLIP import packed
+from CLIP.packed import PackedTower
 from dataset.catalog import Info
 from dataset.folder import ImageSet
 from dataset.medical_few import validation_set
@@ -18,14 +20,14 @@ from engine import Trainer, train
 from errors import UserError
 from evaluation import Evaluation
 from loss import Objective
-from options import Options
+from options import FEW, ZERO, Options
 from report import results
 from runner import Bank, Run, show
 from selection import Figures, Selection, figures, mean
 from streams import Streams
 from utils import writable
 
-PACKING_MEMORY = 15e9  # bytes of installed memory a process, from which on weights are laid out unasked: "16 GB"
+PACKING_MEMORY = 15e9  # bytes of installed memory a process, from which on weights are packed unasked: "16 GB"
 
 Valid = Sequence[tuple[Info, Streams]]  # the objects whose images of `valid` choose, and those images
 
@@ -37,14 +39,17 @@ class TrainingRun(Run):
         super().__init__(options)
         if options.save_model:
             writable(options.save_path, "--save_path")
+            checkpoint.check_replaceable(options.checkpoint)
         if options.pack and not self.packable:
             raise UserError(
                 f"--pack yes needs a CPU, fp32, a torch with Intel MKL and no --compile; got {self.device}, "
                 f"{self.precision}, {'with' if packed.available() else 'without'} MKL; leave the flag out"
             )
         self.rule = options.recipe.select
-        self.selection, self.losses = Selection(), list[float]()
+        self.selection, self.losses = Selection(equal_replaces=options.setting == ZERO), list[float]()
         self.shots_used: Shots | None = None
+        self.empty_masks = 0  # of the test set
+        self.step = 0  # of the epoch at hand, counted from 0
         self.best: Evaluation | None = None
         self.state: dict[str, dict[str, Tensor]]  # the adapters that the rule has chosen
         if options.init is not None:
@@ -52,17 +57,20 @@ class TrainingRun(Run):
 
     @property
     def packable(self) -> bool:
-        """Whether this run's frozen weights can be laid out for its training steps."""
+        """Whether this run's frozen weights can be packed for its training steps."""
         plain = self.device.type == "cpu" and self.precision == "fp32" and not self.options.compile
         return plain and packed.available()
 
     @property
     def packs(self) -> bool:
-        """Whether they are. Steps of several images gain little; a small machine needs its memory for other things."""
+        """Whether they are.
+
+        Unasked only where a gain was measured: steps of one image on an Intel processor, with memory to spare.
+        """
         if self.options.pack is not None:
             return self.options.pack
         roomy = installed_memory() >= PACKING_MEMORY * self.world.size
-        return self.packable and roomy and self.options.batch_size == 1
+        return self.packable and roomy and self.options.batch_size == 1 and packed.gains_here()
 
     @property
     def settled(self) -> dict[str, Any]:
@@ -71,12 +79,21 @@ class TrainingRun(Run):
 
     @cached_property
     def trainer(self) -> Trainer:
-        """The optimisers and laid-out weights, made when training starts: they take seconds."""
+        """The optimisers, made when training starts."""
         options = self.options
-        if self.packs:
-            self.mvfa.pack(options.batch_size)
         objective = Objective(options.recipe.bce_pool, options.recipe.bce_input)
         return Trainer(self.mvfa, objective, options.learning_rate, scaled=self.precision == "fp16")
+
+    @cached_property
+    def packed_tower(self) -> PackedTower | None:
+        """The packed blocks after the first adapter, made when training starts: it takes seconds."""
+        visual = self.mvfa.visual
+        rows = self.options.batch_size * len(visual.positional_embedding)
+        return PackedTower(visual.transformer, self.mvfa.levels[0], rows) if self.packs else None
+
+    def fast_products(self) -> AbstractContextManager[None]:
+        """Within, training steps use packed products, if this run has them. Scores are never computed within."""
+        return nullcontext() if self.packed_tower is None else self.packed_tower.swapped_in()
 
     def shuffled(self, count: int) -> list[int]:
         """The order of an epoch's images, drawn anew each time."""
@@ -98,9 +115,13 @@ class TrainingRun(Run):
             return []
         try:
             sets = {known: validation_set(options.data_path, known, options.img_size, shots) for known in objects}
-        except UserError:  # an image without its mask, say: fatal only where these images decide
+            for known, images in sets.items():
+                if images is not None:
+                    self.check(images, f"valid images of {known.name}")
+        except UserError as error:  # an image without its mask, say: fatal only where these images decide
             if self.rule == "valid":
                 raise
+            self.tell(f"note: valid/ chooses no checkpoint, since {error}")
             return []
         lacking = [known.name for known, images in sets.items() if images is None]
         if lacking and self.rule == "valid":
@@ -113,6 +134,10 @@ class TrainingRun(Run):
         size = self.test_batch_size
         return [(known, self.streams(images, size)) for known, images in sets.items() if images is not None]
 
+    def fill(self, streams: Streams, order: Sequence[int]) -> None:
+        """Compute streams ahead, in the batches of a test, as far as they are kept."""
+        streams.fill(order, self.test_batch_size)
+
     def train(self, streams: Streams, order: Sequence[int], told: str) -> float:
         """Train on the images of `order` under a progress bar; returns the mean loss."""
         text = {noun: self.text(noun) for noun in dict.fromkeys(streams.source.nouns)}
@@ -123,12 +148,14 @@ class TrainingRun(Run):
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update()
 
-            return train(self.trainer, streams, text, order, report)
+            trainer = self.trainer
+            with self.fast_products():
+                return train(trainer, streams, text, order, report)
 
     def test(self, streams: Streams, bank: Bank | None) -> Evaluation:
-        """Score the test set and tell."""
+        """Score the test set and print its AUROCs."""
         evaluation = self.evaluate(self.predict(streams, bank), streams)
-        self.tell(evaluation)
+        self.print_result(evaluation)
         return evaluation
 
     def validate(self, valid: Valid, bank: Bank | None) -> Figures:
@@ -147,23 +174,40 @@ class TrainingRun(Run):
     ) -> None:
         """Look at the adapters after `epoch` epochs, and keep them if the rule chooses them.
 
-        The released rule tests every time, the others once; `oracle`: whether the released rule may choose this moment.
+        The released rule tests every time, the others once, after the adapters that they chose are saved: a test that
+        fails does not cost the training. `oracle`: whether the released rule may choose this moment.
         """
         if self.rule == "last" and not last:
             return
+        self.selection.moment(epoch, last=last)
         bank = self.bank(memory)
-        tested = self.test(tests, bank) if self.rule == "test" or last else None
-        validated = self.validate(valid, bank) if valid else None
-        rules = self.selection.note(
-            epoch, figures(tested) if tested else None, validated, last=last, oracle=oracle and self.rule == "test"
-        )
-        if self.rule in rules:
-            self.best, self.state = tested, checkpoint.adapter_state(self.mvfa)
-            self.save(epoch)
+        better = bool(valid) and self.selection.validated(self.validate(valid, bank))
+        chosen = last if self.rule == "last" else better and self.rule == "valid"
+        if chosen:
+            self.keep(epoch, None)
+        if self.rule == "test" or last:
+            tested = self.test(tests, bank)
+            best = self.selection.tested(figures(tested), oracle=oracle and self.rule == "test")
+            if self.rule == "test" and best:
+                self.keep(epoch, tested)
+                self.print(self.best_line(epoch))
+            elif chosen:
+                self.best = tested
         if last and self.best is None:  # the rule chose a moment that was not tested
             checkpoint.restore(self.mvfa, self.state)
             self.best = self.test(tests, self.bank(memory))
             self.selection.complete(self.rule, figures(self.best))
+
+    def best_line(self, epoch: float) -> str:
+        """The line of the released code for a new best moment. It counts epochs from 0."""
+        if self.options.setting == FEW:
+            return "Best result\n"
+        return f"best epoch found: epoch {int(epoch)} batch {self.step}\n"
+
+    def keep(self, epoch: float, tested: Evaluation | None) -> None:
+        """Hold and save the adapters as they are now; `tested`: their evaluation, if there is one yet."""
+        self.best, self.state = tested, checkpoint.adapter_state(self.mvfa)
+        self.save(epoch)
 
     def save(self, epoch: float) -> None:
         """Write the checkpoint of the chosen adapters."""
@@ -173,6 +217,7 @@ class TrainingRun(Run):
             details: dict[str, Any] = {"seed": options.seed, "epoch": epoch, "versions": results.versions()}
             details |= {"shots": shots, "options": options.as_dict()}
             checkpoint.save(options.checkpoint, self.state, self.about() | details)
+            self.adapters = options.checkpoint
 
     def finish(self, tests: ImageSet) -> Evaluation:
         """Write what the training was and gave."""
@@ -182,4 +227,5 @@ class TrainingRun(Run):
             "train_loss": self.losses,
             "evaluations": self.selection.history,
         }
+        more["empty_masks"] = self.empty_masks
         return self.write(self.chosen, tests, **more, shots=self.shots_used and self.shots_used.names())

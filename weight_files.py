@@ -89,9 +89,25 @@ def weight_hash(path: Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror}); mend it or pass another --clip_path") from error
 
 
+def published_hashes() -> dict[str, str]:
+    """Return the SHA-256 of every published weight file by its file name."""
+    return {model["file"]: model["sha256"] for model in known_models().values() if model["sha256"]}
+
+
 def check_published(path: Path) -> None:
-    """Raise UserError if a file has a published name but not the published content."""
-    digests = {model["file"]: model["sha256"] for model in known_models().values() if model["sha256"]}
-    if path.name in digests and weight_hash(path) != digests[path.name]:
-        got, allowed = weight_hash(path)[:12], digests[path.name][:12]
-        raise UserError(f"{path} is damaged: SHA-256 {got}..., published {allowed}...; download it again")
+    """Raise UserError if a file, of whatever format, has a published name but not the published content."""
+    published = published_hashes().get(path.name)
+    if published is not None and weight_hash(path) != published:
+        raise UserError(
+            f"{path} has a published name but not its content: SHA-256 {weight_hash(path)[:12]}..., published "
+            f"{published[:12]}...; download it again, or rename it if it is meant to be another file"
+        )
+
+
+def check_runnable(path: Path, trusted: bool) -> None:
+    """Raise UserError for a TorchScript archive that is neither published nor trusted: loading one runs its code."""
+    if not trusted and weight_hash(path) not in published_hashes().values():
+        raise UserError(
+            f"{path} is a TorchScript archive of unknown SHA-256 {weight_hash(path)[:12]}..., and loading one runs "
+            f"code that it holds; save its state dict as .safetensors, or pass --trust_weights yes if you trust it"
+        )

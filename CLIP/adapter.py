@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from CLIP.model import VisionTransformer
-from CLIP.packed import PackedBlock
 from errors import UserError
 
 BRANCHES = ("seg", "det")
@@ -84,7 +83,6 @@ class MVFA(nn.Module):
             raise UserError(f"--features_list {got}: allowed are rising block numbers from 1 to {visual.layers}")
         self.visual, self.levels, self.form = visual, tuple(levels), form or AdapterForm()
         self.embed_dim = embed_dim
-        self.packed: list[PackedBlock | None] = []
         slope, device = self.form.slope, visual.class_embedding.device
         for branch in BRANCHES:
             adapters = [Adapter(visual.width, embed_dim, slope, generator) for _ in levels]
@@ -93,14 +91,6 @@ class MVFA(nn.Module):
     def adapters(self, branch: str) -> nn.ModuleList:
         """The adapters of a branch, one a level."""
         return getattr(self, f"{branch}_adapters")
-
-    def pack(self, images: int) -> None:
-        """Lay out the blocks after the first adapter for steps of so many images (float32 on a CPU; see CLIP.packed).
-
-        It takes seconds, and two to four times the memory of these blocks, which the tower keeps as they are beside it.
-        """
-        rows = images * len(self.visual.positional_embedding)
-        self.packed = self.visual.transformer.pack(self.levels[0], rows)
 
     @torch.no_grad()
     def stem(self, images: Tensor) -> Tensor:
@@ -127,5 +117,5 @@ class MVFA(nn.Module):
                 break
             if back:
                 stream = self.form.keep * stream + self.form.mix * (back[0] + back[1])
-            stream = self.visual.transformer(stream, block, self.levels[level + 1], packed=self.packed)
+            stream = self.visual.transformer(stream, block, self.levels[level + 1])
         return features

@@ -6,16 +6,13 @@ The residual stream and the layer norms stay in float32. The large products run 
 casting the weights of the blocks (`cast_blocks`) is all that half precision needs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from CLIP.packed import PackedBlock, PackedMatrix
 
 HEAD_WIDTH = 64  # every published CLIP transformer has heads of this width
 
@@ -50,9 +47,9 @@ class ClipConfig:
     vocab_size: int
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, packed: PackedMatrix | None = None) -> Tensor:
-    """`F.linear` in the type of the weight, or by the same weight packed."""
-    return F.linear(x.to(weight.dtype), weight, bias) if packed is None else packed(x, bias)
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear` in the type of the weight."""
+    return F.linear(x.to(weight.dtype), weight, bias)
 
 
 class TokenEmbedding(nn.Module):
@@ -77,13 +74,16 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, causal: bool, packed: PackedBlock | None = None) -> Tensor:
-        """Stream [B, T, D] -> [B, T, D]."""
-        qkv = linear(x, self.in_proj_weight, self.in_proj_bias, packed and packed.in_proj)  # [B, T, 3D]
+    def forward(self, x: Tensor, causal: bool) -> Tensor:
+        """Residual stream [B, T, D] -> [B, T, D]."""
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # [B, T, 3D]
+        return linear(self.attend(qkv, causal), self.out_proj.weight, self.out_proj.bias)
+
+    def attend(self, qkv: Tensor, causal: bool) -> Tensor:
+        """Attention-weighted values of all heads: queries, keys and values [B, T, 3D] -> [B, T, D]."""
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        mixed = mixed.transpose(1, 2).flatten(2)  # [B, T, D]
-        return linear(mixed, self.out_proj.weight, self.out_proj.bias, packed and packed.out_proj)
+        values = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return values.transpose(1, 2).flatten(2)  # [B, T, D]
 
 
 class MLP(nn.Module):
@@ -95,10 +95,10 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
         self.activation = activation
 
-    def forward(self, x: Tensor, packed: PackedBlock | None = None) -> Tensor:
-        """Stream [B, T, D] -> [B, T, D]."""
-        x = self.activation(linear(x, self.c_fc.weight, self.c_fc.bias, packed and packed.c_fc))  # [B, T, 4D]
-        return linear(x, self.c_proj.weight, self.c_proj.bias, packed and packed.c_proj)
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual stream [B, T, D] -> [B, T, D]."""
+        x = self.activation(linear(x, self.c_fc.weight, self.c_fc.bias))  # [B, T, 4D]
+        return linear(x, self.c_proj.weight, self.c_proj.bias)
 
 
 class Block(nn.Module):
@@ -111,15 +111,10 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = MLP(width, activation)
 
-    def pack(self, rows: int) -> PackedBlock:
-        """Its matrices for products of `rows` rows."""
-        matrices = (self.attn.in_proj_weight, self.attn.out_proj.weight, self.mlp.c_fc.weight, self.mlp.c_proj.weight)
-        return PackedBlock(*(PackedMatrix(matrix, rows) for matrix in matrices))
-
-    def forward(self, x: Tensor, causal: bool = False, packed: PackedBlock | None = None) -> Tensor:
-        """The stream x [B, T, D] after this block; `packed`: its matrices once more, to compute with."""
-        x = x + self.attn(self.ln_1(x), causal, packed)
-        return x + self.mlp(self.ln_2(x), packed)
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """Return the residual stream [B, T, D] after this block."""
+        x = x + self.attn(self.ln_1(x), causal)
+        return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
@@ -129,25 +124,10 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(tower.width, tower.heads, activation) for _ in range(tower.layers))
 
-    def pack(self, first: int, rows: int) -> list[PackedBlock | None]:
-        """Matrices of all blocks from number `first` + 1 on, for products of `rows` rows."""
-        blocks = [cast(Block, block) for block in self.resblocks]
-        return [None if number < first else block.pack(rows) for number, block in enumerate(blocks)]
-
-    def forward(
-        self,
-        x: Tensor,
-        first: int = 0,
-        last: int | None = None,
-        causal: bool = False,
-        packed: Sequence[PackedBlock | None] = (),
-    ) -> Tensor:
-        """Blocks number `first` + 1 to `last` (counted from one) of the stream x [B, T, D].
-
-        `packed`: matrices of all blocks, where there are any.
-        """
-        for number, block in enumerate(self.resblocks[first:last], start=first):
-            x = block(x, causal, packed[number] if packed else None)
+    def forward(self, x: Tensor, first: int = 0, last: int | None = None, causal: bool = False) -> Tensor:
+        """Apply blocks number `first` + 1 to `last` (counted from one) to the residual stream x [B, T, D]."""
+        for block in self.resblocks[first:last]:
+            x = block(x, causal)
         return x
 
 

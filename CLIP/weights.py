@@ -16,7 +16,7 @@ from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower, cast_blocks
 from CLIP.transformers_names import from_transformers, is_transformers
 from errors import UserError
 from utils import LOAD_ERRORS
-from weight_files import check_published, hash_ahead, known_model, weight_path
+from weight_files import check_published, check_runnable, hash_ahead, known_model, weight_path
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in published files
@@ -36,12 +36,20 @@ def model_config(name: str) -> ClipConfig:
     )
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a weight file, memory-mapped where the format allows. UserError if it is none."""
+def read_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
+    """Read names and tensors of a weight file, memory-mapped where the format allows.
+
+    Hashes are compared first: loading a TorchScript archive runs code, so one that is not published must be `trusted`.
+    Raises UserError if the file is no weight file, is damaged or is not trusted.
+    """
+    check_published(path)
+    archive = is_torchscript(path)
+    if archive:
+        check_runnable(path, trusted)
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
-        elif is_torchscript(path):
+        elif archive:
             with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the published form is an old one
                 state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
@@ -57,11 +65,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, such as the published weights."""
-    if not zipfile.is_zipfile(path):
+    """Return whether a file is a TorchScript archive, such as the published weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):  # no archive at all, or a damaged one, which its reader refuses
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
@@ -124,17 +133,20 @@ def create_model(
     activation: str = "gelu",
     device: torch.device | str = "cpu",
     precision: str = "fp32",
+    trust_weights: bool = False,
 ) -> CLIP:
     """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
 
     The size of the network is read from the weights; `name`, unless None, must agree with it. The weights are float32;
     with another `precision` (a key of DTYPES) the matrices of the blocks are cast. The text tower takes these types
-    when the first sentence comes. Raises UserError for a file that is missing, damaged or of another shape, and for an
-    image side below one patch.
+    when the first sentence comes. `trust_weights` allows a TorchScript archive that is not a published one.
+
+    Raises UserError for a file that is missing, damaged, not trusted or of another shape, and for an image side below
+    one patch.
     """
     file = weight_path(name, path)
-    hash_ahead(file)  # beside the loading
-    state = read_state(file)
+    hash_ahead(file)  # in the background, where nothing needs the hash before the weights
+    state = read_state(file, trust_weights)
     if is_transformers(state):
         state = from_transformers(state)
     config = infer_config(state)
@@ -150,8 +162,6 @@ def create_model(
     model.visual.positional_embedding = torch.nn.Parameter(torch.empty_like(positions, device="meta"))
     ready = {key: value.float() if key.startswith("visual.") else value for key, value in state.items()}
     model.load_state_dict(ready, assign=True)
-    if is_torchscript(file):
-        check_published(file)
     model.eval().requires_grad_(False)
     model.text_asleep = DTYPES[precision]
     cast_blocks(model.visual.transformer, DTYPES[precision])

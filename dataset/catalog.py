@@ -27,9 +27,20 @@ CATALOG = {
         Info("Chest", "Chest X-ray film", False, 17_194, 1_490),
         Info("Histopathology", "histopathological image", False, 1_997, 236),
         Info("Skin", "skin", False, 0, 0, benchmark=False),  # a modality that the paper does not have; no fixed set
+        # the reproducibility study's names, which it also puts into the sentences
+        Info("Skin_HAM10000", "Skin_HAM10000", False, 0, 0, benchmark=False),
+        Info("Skin_ISIC2019", "Skin_ISIC2019", False, 0, 0, benchmark=False),
     )
 }
 BENCHMARK = tuple(info for info in CATALOG.values() if info.benchmark)
+
+
+ALIASES = {"HAM10000": "Skin_HAM10000", "ISIC2019": "Skin_ISIC2019"}
+
+
+def known_name(name: str) -> str:
+    """Return the catalog's name of an object that is also known by a shorter one; other names as they are."""
+    return ALIASES.get(name, name)
 
 
 def info(name: str) -> Info:

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from torchvision.utils import save_image
 
 from dataset.catalog import CATALOG
-from dataset.demo_anatomy import paint
+from dataset.demo_anatomy import PAINTERS, paint
 from dataset.demo_brushes import Image, Mask
 
 __all__ = ["paint", "picture", "write_demo"]
@@ -76,7 +76,7 @@ def write_sheet(path: Path, *, seed: int, side: int = 180) -> None:
     """Write one picture of the dataset: a row an object, two normal and two abnormal test images, as squares."""
     pictures = [
         cv2.resize(picture(name, "test", label, index, seed=seed)[0], (side, side), interpolation=cv2.INTER_AREA)
-        for name in CATALOG
+        for name in PAINTERS
         for label in LABELS
         for index in range(2)
     ]
@@ -98,7 +98,7 @@ def write_demo(
     pixels, or None for the painted size of each object (240 to 320). An image depends only on the seed, its object,
     split, label and number, so asking for more images leaves the others as they are.
     """
-    for name in CATALOG:
+    for name in PAINTERS:
         for split, count in (("valid", valid), ("test", test)):
             for label in LABELS:
                 write_images(root / "data", name, split, label, count, seed=seed, size=size)

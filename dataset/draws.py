@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dataset.catalog import CATALOG, info
+from dataset.catalog import CATALOG, info, known_name
 from dataset.folder import LABELS, list_images, object_folder
 from errors import UserError
 from utils import writable, write_whole
@@ -131,7 +131,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     told = "Write seeded draws of shots, from as many cases (patients) as possible, in the format of the shot lists."
     parser = argparse.ArgumentParser(prog="python -m dataset.draws", description=told, allow_abbrev=False)
     add, lists = parser.add_argument, Path("dataset/fewshot_seed")
-    add("--obj", required=True, choices=list(CATALOG), help="the object")
+    add("--obj", required=True, type=known_name, choices=list(CATALOG), help="the object")
     add("--data_path", type=Path, default=Path("data"), metavar="DIR", help="holds <obj>_AD folders (default: data)")
     add("--fewshot_path", type=Path, default=lists, metavar="DIR", help=f"written to DIR/<obj> (default: {lists})")
     add("--shots", type=positive, nargs="+", default=[2, 4, 8, 16], metavar="K", help="(default: 2 4 8 16)")

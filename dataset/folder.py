@@ -1,5 +1,8 @@
 """One object's folder: which images there are, and how they become tensors (SPEC section 1)."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from errors import UserError
 
 SUFFIXES = (".png", ".jpeg", ".jpg", ".bmp", ".tif", ".tiff")
 LABELS = {"good": 0, "Ungood": 1}  # in test order
+WIDE_MODES = ("I", "F")  # Pillow's one-channel modes of more than 8 bit: I, I;16, I;16B ..., F
 FOREGROUND = 127  # a mask pixel is foreground above this grey value of 255 (above 0.5)
 
 
@@ -49,10 +53,47 @@ def object_folder(data_path: Path, info: Info) -> Path:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder, sorted by name; none if the folder is missing."""
+    """List the image files of a folder, sorted by name; none if the folder is missing. Hidden files are left out.
+
+    Raises UserError, naming the first of them, for images that are there but would be left out: links that lead
+    nowhere, images in subfolders, a folder that cannot be read.
+    """
     if not folder.is_dir():
+        if (broken := broken_link(folder)) is not None:
+            raise UserError(f"{broken} is a link that leads nowhere; restore what it points to or remove it")
+        if folder.exists():
+            raise UserError(f"{folder} is a file, not a folder of images; replace it")
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        for path in entries:
+            check_entry(path)
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
+    return [path for path in entries if is_image(path) and path.is_file()]
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file's name is that of an image."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def check_entry(path: Path) -> None:
+    """Raise UserError if an entry of a folder of images is, or hides, an image that would be left out."""
+    if path.is_dir():
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            nested = sorted(name for name in names if not name.startswith(".") and is_image(Path(name)))
+            if nested:
+                raise UserError(f"{Path(folder, nested[0])} is an image in a subfolder; move it into {path.parent}")
+    elif is_image(path) and not path.is_file():
+        kind = "a link that leads nowhere" if path.is_symlink() else "not a regular file"
+        raise UserError(f"{path} is {kind}; restore the image or remove it")
+
+
+def broken_link(path: Path) -> Path | None:
+    """Return the path or the first of its parents that is a link without a target, None if there is none."""
+    return next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
 
 
 def mask_folder(folder: Path) -> Path:
@@ -96,13 +137,28 @@ def resize(image: Image.Image, side: int, resample: Image.Resampling) -> Image.I
     return image.resize(middle, resample).resize((side, side), resample)
 
 
-def open_image(path: Path, mode: str, side: int, resample: Image.Resampling) -> np.ndarray:
-    """A file as an 8-bit array [side, side] or [side, side, 3]. UserError if it cannot be read."""
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image whose values are of 8 bit; its pixels are read when they are used.
+
+    Raises UserError if the file cannot be read, then or within, or if Pillow would clip its values to 8 bit.
+    """
     try:
         with Image.open(path) as image:
-            return np.array(resize(image.convert(mode), side, resample))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            if image.mode.startswith(WIDE_MODES):
+                raise UserError(
+                    f"{path} has more than 8 bit a pixel (Pillow mode {image.mode}), which would be clipped; "
+                    f"allowed are 8-bit images: scale the values to 0..255 and save it again"
+                )
+            yield image
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable image ({str(error)[:80]}); replace or remove it") from error
+
+
+def open_image(path: Path, mode: str, side: int, resample: Image.Resampling) -> np.ndarray:
+    """Read a file as an 8-bit array [side, side] or [side, side, 3]. Raises UserError if it cannot be read."""
+    with opened(path) as image:
+        return np.array(resize(image.convert(mode), side, resample))
 
 
 def load_image(path: Path, side: int) -> Tensor:

@@ -41,6 +41,11 @@ class Support:
         """Indices of the normal versions, which fill the memory bank."""
         return (self.labels == 0).nonzero().squeeze(1).tolist()
 
+    @property
+    def abnormal(self) -> list[int]:
+        """Indices of the abnormal versions."""
+        return (self.labels == 1).nonzero().squeeze(1).tolist()
+
 
 def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
     """Images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1]."""

@@ -10,8 +10,7 @@ from report.study import OBJECTS, Published, Source, TableSpec
 PAPER_SHOT = 4  # of table 1, table 5 and the additions
 LEVELS = (6, 12, 18, 24)  # blocks with adapters
 PAPER, OTHERS = "MVFA", "MVFA (implementation)"  # methods in paper_results.csv
-SKIN = "Skin"
-
+SKIN = ("Skin", "Skin_HAM10000", "Skin_ISIC2019")  # the first is the default
 
 TABLES = (
     "table1",
@@ -72,6 +71,7 @@ class Wanted:
     steering: dict[str, tuple[str, ...]]
     places: tuple[str, ...]  # flags that change no result
     pictures: int  # a run
+    published: Path | None = None  # the folder of the authors' adapters, where these are tested and nothing is trained
 
 
 TITLES = {  # and captions
@@ -157,4 +157,6 @@ def specs(wanted: Wanted) -> tuple[TableSpec, ...]:
 
 def objects_of(table: str, wanted: Wanted) -> tuple[str, ...]:
     """The objects of a table, in the paper's order."""
-    return (SKIN,) if table == "skin" else tuple(obj for obj in OBJECTS if obj in wanted.objects)
+    if table == "skin":
+        return tuple(obj for obj in SKIN if obj in wanted.objects) or SKIN[:1]
+    return tuple(obj for obj in OBJECTS if obj in wanted.objects)

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 
-from options import DEFAULT_MODEL, FEW, PRECISIONS, SEED, ZERO, Parser, default_cache, number
+from dataset.catalog import known_name
+from errors import UserError
+from options import DEFAULT_MODEL, FEW, PRECISIONS, SEED, ZERO, Parser, default_cache, number, truth
 from recipe import CHOICES, RECIPES
-from report.plan import TABLES, Wanted
+from report.plan import SKIN, TABLES, Wanted
 from report.study import OBJECTS
 
 SHOTS = (2, 4, 8, 16)  # of figure 3
 PICTURES = 6  # an object
+CHOSEN = ("objects", "shots", "seeds", "draws", "recipe", "select", "epoch", "published")  # told on the page
 DEMO_JOBS = 4  # at most
 DEMO_ROOT, ROOT = Path("demo"), Path("reproduction")
 # what a demo run is given beside the demo's own model and training flags
@@ -44,8 +47,17 @@ def build_parser() -> Parser:
     """The parser."""
     parser = Parser(prog="reproduce.py", description="Make the tables and figures.", allow_abbrev=False)
     add = parser.add_argument
+    objects = f"of {' '.join(OBJECTS)}, and for the table skin {' '.join(SKIN)} (default: the first six)"
     add("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=f"all, or some of {' '.join(TABLES)}")
-    add("--objects", nargs="+", choices=OBJECTS, default=list(OBJECTS), metavar="OBJ", help="(default: all six)")
+    add(
+        "--objects",
+        nargs="+",
+        type=known_name,
+        choices=[*OBJECTS, *SKIN],
+        default=list(OBJECTS),
+        metavar="OBJ",
+        help=objects,
+    )
     add("--shots", nargs="+", type=number(int, 1), default=list(SHOTS), metavar="K", help="of figure 3 (2 4 8 16)")
     add(
         "--seeds",
@@ -60,6 +72,8 @@ def build_parser() -> Parser:
     add("--select", choices=CHOICES["select"], help="which checkpoint is tested (default: the recipe's)")
     add("--epoch", type=number(int, 1), metavar="N", help="epochs (default: 50; in the demo 3, zero-shot 1)")
     add("--pictures", type=number(int, 0), default=PICTURES, metavar="N", help=f"a run (default: {PICTURES})")
+    published = "test the authors' adapters DIR/few-shot/<obj>.pth and DIR/zero-shot/<obj>.pth; train nothing"
+    add("--published", type=Path, nargs="?", const=Path("ckpt"), metavar="DIR", help=f"{published} (DIR: ckpt)")
     add("--plan", action="store_true", help="list what would run and what it lacks, and stop")
     add("--demo", action="store_true", help="on synthetic images and a small stand-in for CLIP, which are made first")
     add("--root", type=Path, metavar="DIR", help=f"of runs and report (default: {ROOT}; in the demo {DEMO_ROOT})")
@@ -67,6 +81,8 @@ def build_parser() -> Parser:
     add("--fewshot_path", type=Path, metavar="DIR", help="holds <obj>/<K>-shot.txt (default: dataset/fewshot_seed)")
     add("--model_name", help=f"(default: {DEFAULT_MODEL}, or what --clip_path holds)")
     add("--clip_path", type=Path, metavar="FILE", help="CLIP weights (default: the model's file in CLIP/ckpt)")
+    trusted = "load a TorchScript file that is not a published one: it runs code that the file holds"
+    add("--trust_weights", type=truth, default=False, metavar="yes|no", help=f"{trusted} (default: no)")
     add("--img_size", type=number(int, 1), metavar="S", help="image side in pixels (default: 240)")
     add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
     add("--precision", choices=PRECISIONS, help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)")
@@ -118,7 +134,10 @@ def parse(argv: Sequence[str] | None, model: str) -> Request:
     shared = model.split() if given.demo else []
     model_flags = ("clip_path", "img_size") if given.demo else ("model_name", "clip_path", "img_size")
     shared += [*flags(given, *model_flags), "--precision", precision(given), "--recipe", given.recipe]
+    if given.published is not None:
+        check_untrained(given)
     places = [f"--data_path={data}", f"--cache_dir={given.cache_dir}", *flags(given, "device", "workers")]
+    places += ["--trust_weights=yes"] if given.trust_weights else []
     tables = TABLES if "all" in given.tables else tuple(given.tables)
     wanted = Wanted(
         tables=tables,
@@ -134,6 +153,7 @@ def parse(argv: Sequence[str] | None, model: str) -> Request:
         shared=tuple(shared),
         places=tuple(places),
         pictures=given.pictures,
+        published=given.published,
     )
     told = [f"--{key} {' '.join(map(str, value))}" for key, value in chosen(given).items()]
     return Request(
@@ -148,8 +168,20 @@ def parse(argv: Sequence[str] | None, model: str) -> Request:
     )
 
 
+def check_untrained(given: argparse.Namespace) -> None:
+    """Raise UserError for flags that steer trainings, given together with --published."""
+    default = build_parser().parse_args(["all"])
+    steered = [
+        name for name in ("seeds", "recipe", "select", "epoch") if getattr(given, name) != getattr(default, name)
+    ]
+    if given.demo:
+        raise UserError("--published tests the authors' adapters on real images; leave out --demo")
+    if steered:
+        raise UserError(f"--published trains nothing, so --{steered[0]} has no effect; leave it out")
+
+
 def chosen(given: argparse.Namespace) -> dict[str, list[object]]:
     """What the page says of the command: the flags that change results, where they are not the defaults."""
-    asked = {name: getattr(given, name) for name in ("objects", "shots", "seeds", "draws", "recipe", "select", "epoch")}
+    asked = {name: getattr(given, name) for name in CHOSEN}
     default = build_parser().parse_args(["all"])
     return {k: v if isinstance(v, list) else [v] for k, v in asked.items() if v != getattr(default, k)}

@@ -20,10 +20,12 @@ ROWS = 500  # of a table that are made text at once
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
-def lines(obj: str, evaluation: Evaluation) -> str:
-    """The lines of the released code: pixel AUROC where there are masks, then image AUROC."""
-    pixel = "" if evaluation.pixel_auroc is None else f"{obj} pAUC : {evaluation.pixel_auroc:.4f}\n"
-    return f"{pixel}{obj} AUC : {evaluation.image_auroc:.4f}"
+def lines(obj: str, evaluation: Evaluation, *, zero: bool = False) -> str:
+    """Format the AUROCs as the released code does: pixels (where there are masks) first; zero-shot: images first."""
+    found = [f"{obj} AUC : {evaluation.image_auroc:.4f}"]
+    if evaluation.pixel_auroc is not None:
+        found.insert(len(found) if zero else 0, f"{obj} pAUC : {evaluation.pixel_auroc:.4f}")
+    return "\n".join(found)
 
 
 def versions() -> dict[str, str | None]:

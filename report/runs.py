@@ -37,7 +37,7 @@ from report.plan import (
     switch_flags,
 )
 from report.study import DONE, FAILED, Cell, load_cell
-from weight_files import weight_hash, weight_path
+from weight_files import sha256, weight_hash, weight_path
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Place:
 class Job:
     """One call of a script: its flags, and the folder of its results."""
 
-    script: str
+    script: str  # "" where the authors' adapters stand for a training
     flags: tuple[str, ...]
     out: Path
 
     @property
     def done(self) -> bool:
-        """Whether its metrics.json, which is written last, is there."""
-        return (self.out / "metrics.json").is_file()
+        """Whether its metrics.json, which is written last, is there. Nothing is to do where there is no script."""
+        return not self.script or (self.out / "metrics.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,13 @@ def lacks(place: Place, wanted: Wanted) -> str:
         weight_path(wanted.model_name, wanted.clip_path)
     except UserError:
         return "no CLIP weights"
-    needed = [place.obj, *(o.name for o in others(info(place.obj)) if place.training.setting == ZERO)]
+    trained = wanted.published is None and place.training.setting == ZERO
+    needed = [place.obj, *(other.name for other in others(info(place.obj)) if trained)]
     absent = [name for name in needed if not (wanted.data_path / f"{name}_AD" / "test").is_dir()]
     if absent:
         return f"no images of {', '.join(absent)}"
+    if wanted.published is not None and (reason := lacks_published(place, wanted.published)):
+        return reason
     if place.table == "allshots":
         return "" if place.shot else "no images in valid/ to draw from"
     flags = place.flags if "--shot" in place.flags else place.training.flags
@@ -219,8 +222,28 @@ def lacks(place: Place, wanted: Wanted) -> str:
     return ""
 
 
+def published_adapters(training: Training, folder: Path) -> Path:
+    """The file of the authors' adapters for an object."""
+    return folder / f"{training.setting}-shot" / f"{training.obj}.pth"
+
+
+def lacks_published(place: Place, folder: Path) -> str:
+    """Why a place cannot be filled with the authors' adapters, nothing if it can.
+
+    They were published for K = 4 and for zero-shot, trained as the released code does by default.
+    """
+    asked = dict(pairs(place.training.flags))
+    plain = set(asked) <= {"--seed", "--shot", "--iterate"} and int(asked.get("--shot", PAPER_SHOT)) == PAPER_SHOT
+    if not plain:
+        return "no adapters were published for this row"
+    path = published_adapters(place.training, folder)
+    return "" if path.is_file() else f"no published adapters {path}"
+
+
 def jobs(place: Place, wanted: Wanted, root: Path) -> tuple[Job, Job]:
     """The training and the test of a place; their folders lie below `root`."""
+    if wanted.published is not None:
+        return published_jobs(place, wanted, root)
     training, folder = place.training, root / training_name(place.training, wanted)
     shared = ("--obj", place.obj, *wanted.shared, *wanted.places, f"--save_path={folder}", *training.flags)
     lists = (f"--fewshot_path={wanted.fewshot_path}",)
@@ -231,6 +254,25 @@ def jobs(place: Place, wanted: Wanted, root: Path) -> tuple[Job, Job]:
         Job(f"train_{training.setting}", learn, folder / "train"),
         Job(place.script, score, folder / test_name(place, wanted, pictures)),
     )
+
+
+def published_jobs(place: Place, wanted: Wanted, root: Path) -> tuple[Job, Job]:
+    """The test of a place with the authors' adapters, and in place of a training nothing."""
+    assert wanted.published is not None
+    training, pictures = place.training, ("--pictures", str(wanted.pictures))
+    adapters = published_adapters(training, wanted.published)
+    folder = root / f"published-{training_name(training, wanted)}-{digest(sha256_or_none(adapters))}"
+    lists = (f"--fewshot_path={wanted.fewshot_path}",) if place.script == "test_few" else ()
+    flags = ("--obj", place.obj, *wanted.shared, *wanted.places, f"--ckpt={adapters}", *training.flags, *place.flags)
+    return (
+        Job("", (), folder / "train"),
+        Job(place.script, (*flags, *pictures, *lists), folder / test_name(place, wanted, pictures)),
+    )
+
+
+def sha256_or_none(path: Path) -> str | None:
+    """Hash of a file, None if it is not there."""
+    return sha256(path) if path.is_file() else None
 
 
 def filled(place: Place, train: Path, test: Path, lacking: str, failed: str) -> Cell:

@@ -20,7 +20,7 @@ BENCHMARK_NAMES = ["Brain", "Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "
 
 
 def test_catalog():
-    assert list(CATALOG) == [*BENCHMARK_NAMES, "Skin"]
+    assert list(CATALOG) == [*BENCHMARK_NAMES, "Skin", "Skin_HAM10000", "Skin_ISIC2019"]
     assert [i.name for i in BENCHMARK] == BENCHMARK_NAMES
     assert [i.name for i in CATALOG.values() if i.masks] == ["Brain", "Liver", "Retina_RESC"]
     with pytest.raises(UserError, match="unknown object 'Lung'; known: Brain, Liver"):

@@ -1,5 +1,7 @@
 """Packed matrices multiply as plain ones do, forward and backward."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import nn
 
 import scoring
 from CLIP import MVFA, packed
-from CLIP.packed import PackedMatrix
+from CLIP.packed import PackedMatrix, PackedTower
 from tests.conftest import TOLERANCE
 
 pytestmark = pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")
@@ -40,24 +42,33 @@ def test_products_and_gradients_are_those_of_a_linear_layer(shape, turned):
         torch.testing.assert_close(own, plain, **CLOSE)
 
 
-def test_a_packed_tower_trains_alike(tiny):
+def test_a_packed_tower_trains_alike_and_leaves_no_trace(tiny):
     """Token features and gradients of the adapters, of one image, for which it is packed, and of three."""
     mvfa = MVFA(tiny.visual, 64, (1, 2, 4), generator=torch.Generator().manual_seed(0))
+    tower, plain_blocks = tiny.visual.transformer, list(tiny.visual.transformer.resblocks)
+    packed_tower = PackedTower(tower, first=1, rows=17)
     g = torch.Generator().manual_seed(1)
     text = nn.functional.normalize(torch.randn(64, 2, generator=g), dim=0)
     for count in (1, 3):
         stream = mvfa.stem(torch.rand(count, 3, 32, 32, generator=g))
         found = []
-        for pack in (False, True):
-            mvfa.packed = []
-            if pack:
-                mvfa.pack(images=1)
-                assert [block is None for block in mvfa.packed] == [True, False, False, False]
+        for context in (nullcontext(), packed_tower.swapped_in()):
             mvfa.zero_grad()
-            features = mvfa(stream)
-            sum(scoring.text_logits(tokens, text).sigmoid().mean() for tokens in features).backward()
+            with context:
+                swapped = [block is not plain for block, plain in zip(tower.resblocks, plain_blocks, strict=True)]
+                assert swapped == [False, *[len(found) == 1] * 3]
+                features = mvfa(stream)
+                sum(scoring.text_logits(tokens, text).sigmoid().mean() for tokens in features).backward()
             gradients = [p.grad.clone() for name, p in mvfa.named_parameters() if p.grad is not None]
             found.append([t.detach() for tokens in features for t in tokens] + gradients)
         assert len(found[0]) == 6 + 10  # of the last level's two adapters only the first matrix counts
         for plain, own in zip(*found, strict=True):
             torch.testing.assert_close(own, plain, **CLOSE)
+    assert list(tower.resblocks) == plain_blocks
+
+
+def test_packing_is_the_default_where_a_gain_was_measured(monkeypatch, tmp_path):
+    for vendor, gains in (("GenuineIntel", True), ("AuthenticAMD", False)):
+        (tmp_path / "cpuinfo").write_text(f"vendor_id : {vendor}\n")
+        monkeypatch.setattr(packed, "CPUINFO", tmp_path / "cpuinfo")
+        assert packed.gains_here() == gains

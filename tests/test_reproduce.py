@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import checkpoint
 import demo
 import reproduce
+from CLIP import MVFA, create_model
 from errors import UserError
 from recipe import RECIPES
 from report.plan import SWITCHES, TABLES, specs, switch_flags
@@ -163,6 +165,30 @@ def test_a_killed_run_ends_with_the_same_page(flags, tmp_path):
     assert not (tmp_path / "killed" / "report").exists()
     reproduce.main(flags("killed"))
     assert report(tmp_path / "killed") == report(tmp_path / "whole")
+
+
+def test_published_adapters_are_tested_without_a_training(flags, tmp_path, demo_root, demo_weights):
+    """K = 4 and zero-shot only; the images of the other objects are not needed."""
+    clip = create_model(None, demo_weights, image_size=60)
+    for setting in ("few", "zero"):
+        adapters = checkpoint.adapter_state(MVFA(clip.visual, clip.config.embed_dim))
+        (tmp_path / "theirs" / f"{setting}-shot").mkdir(parents=True)
+        torch.save(adapters, tmp_path / "theirs" / f"{setting}-shot" / "Brain.pth")
+    data = tmp_path / "alone"
+    shutil.copytree(demo_root / "data" / "Brain_AD", data / "Brain_AD")
+    argv = flags("theirs", "--published", tmp_path / "theirs", data=data)
+    argv = [*argv[: argv.index("--epoch")], *argv[argv.index("--epoch") + 2 :]]
+    study = reproduce.main(["figure3", *argv, "--shots", "2", "4"])
+    states = {(cell.table, cell.row): cell.state for cell in study.cells}
+    assert states.pop(("figure3", "K = 2")) == MISSING
+    assert set(states.values()) == {DONE}
+    assert not list((tmp_path / "theirs" / "runs").rglob("*.pth"))
+    tested = {cell.metrics["adapters"]["file"] for cell in study.cells if cell.state == DONE}
+    assert tested == {str(tmp_path / "theirs" / f"{setting}-shot" / "Brain.pth") for setting in ("few", "zero")}
+    again = reproduce.main(["figure3", *argv, "--shots", "2", "4"])
+    assert [cell.metrics for cell in again.cells] == [cell.metrics for cell in study.cells]  # finished runs are kept
+    with pytest.raises(UserError, match=r"--published trains nothing, so --epoch has no effect; leave it out"):
+        parse(["table1", "--published", "--epoch", "3"], demo.MODEL)
 
 
 def test_a_failed_cell_is_told_and_the_others_go_on(flags, tmp_path, demo_root, capsys):

@@ -2,23 +2,27 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import checkpoint
+import engine
 import test_few as script_test_few
 import test_zero as script_test_zero
 import train_few as script_train_few
 import train_zero as script_train_zero
 import training
-from CLIP import packed
+from CLIP import MVFA, create_model, packed
 from dataset.catalog import CATALOG
 from errors import UserError
 
@@ -58,7 +62,7 @@ def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
     assert printed.count(f"{obj} pAUC : ") == (2 if CATALOG[obj].masks else 0)
     tested = script_test_few.main(flags(obj, "test_few"))
     assert f"{obj} AUC : {tested.image_auroc:.4f}" in capsys.readouterr().out
-    torch.testing.assert_close(tested.scores, trained.scores)  # the score seen while training is the score tested
+    assert torch.equal(tested.scores, trained.scores)  # the score seen while training is the score tested, to the bit
     found = metrics(tmp_path, "train_few")
     assert found["image_auroc"] == trained.image_auroc
     assert found["pixel_auroc"] == trained.pixel_auroc
@@ -85,7 +89,7 @@ def test_an_honest_rule_tests_what_it_chose(flags, tmp_path, rule):
     """The checkpoint, the scores and the figures are of the moment that the rule chose."""
     trained = script_train_few.main(flags("Brain", "train_few", "--select", rule, "--epoch", 3))
     tested = script_test_few.main(flags("Brain", "test_few", "--ckpt", tmp_path / "ckpt" / "Brain-2shot.pth"))
-    torch.testing.assert_close(tested.scores, trained.scores)
+    assert torch.equal(tested.scores, trained.scores)
     found = metrics(tmp_path, "train_few")
     assert found["best_epoch"] == found["selections"][rule]["epoch"]
     assert "test" not in found["selections"]
@@ -112,6 +116,7 @@ def test_a_compiled_network_trains_alike(flags, tmp_path):
 def test_laid_out_weights_train_alike(flags, tmp_path, monkeypatch):
     """They are the default for steps of one image on a large machine, and are refused where blocks are not float32."""
     monkeypatch.setattr(training, "installed_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(packed, "gains_here", lambda: True)
     found = []
     for more in ([], ["--pack", "no"], ["--batch_size", 2], ["--batch_size", 2, "--pack", "yes"]):
         script_train_few.main(flags("Brain", "train_few", "--epoch", 1, *more))
@@ -124,6 +129,15 @@ def test_laid_out_weights_train_alike(flags, tmp_path, monkeypatch):
         UserError, match=r"--pack yes needs a CPU, fp32, .*; got cpu, bf16, with MKL; leave the flag out"
     ):
         script_train_few.main(flags("Brain", "train_few", "--pack", "yes", "--precision", "bf16"))
+
+
+@pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")
+@pytest.mark.parametrize("gigabytes", [0, 0.0001, 8])
+def test_scores_never_go_through_packed_products(flags, gigabytes):
+    """The scores seen in a training with packed steps are the scores tested, to the bit, whatever the cache holds."""
+    more = ["--cache_gb", gigabytes]
+    trained = script_train_few.main(flags("Chest", "train_few", "--epoch", 1, "--pack", "yes", *more))
+    assert torch.equal(script_test_few.main(flags("Chest", "test_few", *more)).scores, trained.scores)
 
 
 def test_adapters_of_other_shots_are_refused(flags, tmp_path, demo_root):
@@ -199,9 +213,12 @@ def test_levels_are_scored_one_by_one(flags):
 def test_zero_shot_from_images_to_results(flags, tmp_path, obj):
     trained = script_train_zero.main(flags(obj, "train_zero"))
     tested = script_test_zero.main(flags(obj, "test_zero"))
-    torch.testing.assert_close(tested.scores, trained.scores)
+    assert torch.equal(tested.scores, trained.scores)
     found = metrics(tmp_path, "train_zero")
     assert [e["epoch"] for e in found["evaluations"]] == pytest.approx([i / 5 for i in range(11)])
+    assert found["adapters"] == metrics(tmp_path, "test_zero")["adapters"]
+    assert found["adapters"]["file"] == str(tmp_path / "ckpt" / f"{obj}.pth")
+    assert found["adapters"]["sha256"] == sha256((tmp_path / "ckpt" / f"{obj}.pth").read_bytes()).hexdigest()
     assert len(found["train_loss"]) == 2
     assert rows(tmp_path, "test_zero")[0]["memory_score"] == ""
 
@@ -295,6 +312,82 @@ def test_the_authors_files_load(flags, tmp_path):
     script_train_few.main(flags("Brain", "train_few", "--init", tmp_path / "ckpt" / "Brain.pth", "--epoch", 1))
 
 
+def test_the_authors_files_are_never_replaced(flags, tmp_path):
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    own = tmp_path / "ckpt" / "Brain-2shot.pth"
+    content = torch.load(own, weights_only=True)
+    authors = tmp_path / "ckpt" / "Brain.pth"
+    torch.save({key: content[key] for key in ("seg_adapters", "det_adapters")}, authors)
+    before = authors.read_bytes()
+    with pytest.raises(UserError, match=r"Brain\.pth was not written by this program and would be lost; move it"):
+        script_train_zero.main(flags("Brain", "train_zero", "--epoch", 1))
+    assert authors.read_bytes() == before
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))  # an own file is replaced
+
+
+def test_a_run_says_which_adapters_it_takes(flags, tmp_path, capsys):
+    """Its own, else the authors' <obj>.pth, else the reproducibility study's <obj>_<K>.pth."""
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    own, folder = tmp_path / "ckpt" / "Brain-2shot.pth", tmp_path / "ckpt"
+    content = torch.load(own, weights_only=True)
+    for name in ("Brain.pth", "Brain_2.pth"):
+        torch.save({key: content[key] for key in ("seg_adapters", "det_adapters")}, folder / name)
+    for path, others in ((own, 2), (folder / "Brain.pth", 1), (folder / "Brain_2.pth", 0)):
+        capsys.readouterr()
+        script_test_few.main(flags("Brain", "test_few"))
+        told = [line for line in capsys.readouterr().err.splitlines() if "note: adapters of" in line]
+        assert len(told) == bool(others)
+        assert not others or f"note: adapters of {path}; not taken: " in told[0]
+        assert metrics(tmp_path, "test_few")["adapters"]["file"] == str(path)
+        path.unlink()
+
+
+def test_the_studys_names_are_known(flags, tmp_path, demo_root):
+    data = tmp_path / "study"
+    shutil.copytree(demo_root / "data" / "Chest_AD", data / "Skin_HAM10000_AD")
+    for name in ("HAM10000", "Skin_HAM10000"):
+        script_train_few.main(flags(name, "train_few", "--iterate", -1, "--epoch", 1, data=data))
+        assert (tmp_path / "ckpt" / "Skin_HAM10000-2shot.pth").is_file()
+
+
+def test_released_flags_have_no_effect_on_a_test(flags):
+    script_train_few.main(flags("Chest", "train_few", "--epoch", 1))
+    plain = script_test_few.main(flags("Chest", "test_few"))
+    more = ["--batch_size", 16, "--epoch", 3, "--learning_rate", 0.1, "--save_model", 0]
+    assert torch.equal(script_test_few.main(flags("Chest", "test_few", *more)).scores, plain.scores)
+
+
+def test_the_lines_of_the_released_code(flags, capsys):
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "epoch  0 :"
+    assert lines[1].startswith("Loss:  ")
+    assert [line.split(" : ")[0] for line in lines[2:4]] == ["Brain pAUC", "Brain AUC"]
+    assert lines[4:] == ["Best result", ""]
+    script_train_zero.main(flags("Brain", "train_zero", "--epoch", 1))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "epoch 0 :"
+    assert [line.split(" : ")[0] for line in lines[1:3]] == ["Brain AUC", "Brain pAUC"]
+    assert lines[3:5] == ["best epoch found: epoch 0 batch 0", ""]
+    assert [line for line in lines if line.startswith("Loss:  ")]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(30, [0, 6, 12, 18, 24]), (32, [0, 6, 12, 18, 24, 30]), (3, [0, 1, 2])]
+)
+def test_zero_shot_is_tested_where_the_released_code_tests(steps, expected):
+    """Before step i wherever i % (steps // 5) == 0; in epochs of fewer than five steps before each."""
+    assert script_train_zero.moments(steps) == expected
+    if steps >= 5:
+        assert expected == [i for i in range(steps) if i % (steps // 5) == 0]
+
+
+def test_an_epoch_of_few_steps_says_how_often_it_is_tested(flags, tmp_path, capsys):
+    script_train_zero.main(flags("Brain", "train_zero", "--epoch", 1, "--batch_size", 16))
+    assert "note: an epoch has 4 steps, fewer than 5: the adapters are tested before each" in capsys.readouterr().err
+    assert [e["epoch"] for e in metrics(tmp_path, "train_zero")["evaluations"]] == [0, 0.25, 0.5, 0.75, 1]
+
+
 def test_the_paper_recipe_runs(flags, tmp_path):
     script_train_few.main(flags("Brain", "train_few", "--recipe", "paper"))
     script_train_zero.main(flags("Chest", "train_zero", "--recipe", "paper", "--epoch", 1))
@@ -317,6 +410,98 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(flags, tmp_path, flag):
 def test_no_save(flags, tmp_path):
     script_train_few.main(flags("Brain", "train_few", "--save_model", 0, "--epoch", 1))
     assert not (tmp_path / "ckpt").exists()
+
+
+def damaged(demo_root: Path, tmp_path: Path, name: str) -> Path:  # noqa: C901  # a list of cases
+    """A copy of Brain's images with one fault of the test split."""
+    data = tmp_path / "damaged"
+    shutil.copytree(demo_root / "data" / "Brain_AD", data / "Brain_AD")
+    test = data / "Brain_AD" / "test"
+    masks, last = sorted((test / "Ungood" / "anomaly_mask").iterdir()), test / "Ungood" / "img" / "004.png"
+    if name == "one label":
+        shutil.rmtree(test / "good")
+    elif name == "empty masks":
+        for mask in masks:
+            Image.new("L", (60, 60)).save(mask)
+    elif name == "masks of 0 and 1":
+        for mask in masks:
+            Image.open(mask).convert("L").point(lambda value: value > 127).save(mask)
+    elif name == "unreadable header":
+        last.write_bytes(b"not an image")
+    elif name == "too large":
+        Image.new("1", (20_000, 20_000)).save(last)
+    elif name == "wide values":
+        Image.new("I;16", (60, 60)).save(last)
+    elif name == "missing mask":
+        masks[-1].unlink()
+    elif name == "dangling link":
+        last.unlink()
+        last.symlink_to("nowhere.png")
+    elif name == "cut":
+        last.write_bytes(last.read_bytes()[:-2000])
+    return data
+
+
+FAULTS = {
+    "one label": r"got 5 abnormal and 0 normal images",
+    "empty masks": r"got 0 abnormal and 5120 normal pixels",
+    "masks of 0 and 1": r"000\.png marks something, but no pixel is foreground: found grey values 0 1 .*as 255",
+    "unreadable header": r"004\.png is not a readable image",
+    "too large": r"004\.png is not a readable image \(Image size \(400000000 pixels\)",
+    "wide values": r"004\.png has more than 8 bit a pixel \(Pillow mode I;16\)",
+    "missing mask": r"no mask .*004\.png",
+    "dangling link": r"004\.png is a link that leads nowhere",
+}
+
+
+@pytest.mark.parametrize("script", ["train_few", "train_zero", "test_few", "test_zero"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_test_set_is_refused_before_the_first_step(flags, tmp_path, demo_root, script, fault, monkeypatch):
+    monkeypatch.setattr(engine.Trainer, "step", lambda *_: pytest.fail("a step was made"))
+    data, more = damaged(demo_root, tmp_path, fault), []
+    for other in ("Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "Histopathology"):
+        (data / f"{other}_AD").symlink_to(demo_root / "data" / f"{other}_AD")
+    if script.startswith("train"):
+        more = ["--select", "last"]
+    else:
+        clip = create_model(None, Path(flags("Brain", script)[3]), image_size=32)
+        adapters = checkpoint.adapter_state(MVFA(clip.visual, 64, (1, 2, 3, 4)))
+        checkpoint.save(tmp_path / "adapters.pth", adapters, {})
+        more = ["--ckpt", tmp_path / "adapters.pth"]
+    main = {"train_few": script_train_few, "train_zero": script_train_zero}.get(script, script_test_few).main
+    main = script_test_zero.main if script == "test_zero" else main
+    with pytest.raises(UserError, match=FAULTS[fault]):
+        main(flags("Brain", script, *more, data=data))
+
+
+@pytest.mark.parametrize("rule", ["last", "valid"])
+def test_a_test_that_fails_does_not_cost_the_training(flags, tmp_path, demo_root, rule):
+    """The header of this image is whole, its pixels are not."""
+    data = damaged(demo_root, tmp_path, "cut")
+    with pytest.raises(UserError, match=r"004\.png is not a readable image"):
+        script_train_few.main(flags("Brain", "train_few", "--select", rule, data=data))
+    script_test_few.main(flags("Brain", "test_few"))  # with the checkpoint that was saved before the test
+
+
+def test_empty_masks_are_counted_and_said(flags, tmp_path, demo_root, capsys):
+    data = tmp_path / "empty"
+    shutil.copytree(demo_root / "data" / "Brain_AD", data / "Brain_AD")
+    mask = data / "Brain_AD" / "test" / "Ungood" / "anomaly_mask" / "001.png"
+    Image.new("L", Image.open(mask).size).save(mask)
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1, data=data))
+    assert "note: 1 of 5 masks of test images of Brain are empty" in capsys.readouterr().err
+    assert metrics(tmp_path, "train_few")["empty_masks"] == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_worker_is_the_same_line(flags, tmp_path, demo_root, workers):
+    script_train_few.main(flags("Brain", "train_few", "--epoch", 1))
+    data = damaged(demo_root, tmp_path, "cut")
+    arguments = flags("Brain", "test_few", "--workers", workers, data=data)
+    ended = run("test_few.py", *arguments)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: .*004\.png is not a readable image .*", ended.stderr.strip().splitlines()[-1])
+    assert "Traceback" not in ended.stderr
 
 
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:

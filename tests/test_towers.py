@@ -115,7 +115,7 @@ def test_every_format_gives_the_same_network(tmp_path):
     torch.save({"state_dict": published}, tmp_path / "nested.pt")
     save_file(published, tmp_path / "file.safetensors")
     for name in ("archive.pt", "plain.pt", "nested.pt", "file.safetensors"):
-        clip = create_model(None, tmp_path / name, image_size=32)
+        clip = create_model(None, tmp_path / name, image_size=32, trust_weights=True)
         assert clip.text_projection.dtype == torch.float16  # the text tower sleeps until a sentence comes
         with clip.text_awake():
             for key, value in clip.state_dict().items():
@@ -159,11 +159,52 @@ def test_odd_weights_are_refused(tmp_path, monkeypatch):
         create_model("ViT-L-14-336")
 
 
-def test_a_damaged_published_file_is_refused(tmp_path):
+def test_a_damaged_published_file_is_refused_in_every_format(tmp_path):
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.script(Holder(random_state(TINY))).save(path)
-    with pytest.raises(UserError, match="is damaged: SHA-256"):
+    with pytest.raises(UserError, match=r"has a published name but not its content: SHA-256"):
+        create_model(None, path, image_size=32, trust_weights=True)
+    torch.save(random_state(TINY), path)
+    with pytest.raises(UserError, match=r"download it again, or rename it"):
         create_model(None, path, image_size=32)
+
+
+class Writer(torch.nn.Module):
+    """A module that writes a file when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path: str = path
+        self.held = torch.zeros(4, dtype=torch.uint8)
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path, self.training = state
+        self.held = torch.from_file(self.path, True, 4, dtype=torch.uint8)
+        self.held.copy_(torch.tensor([112, 119, 110, 33]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize("default_place", [False, True])
+def test_an_unknown_archive_is_refused_before_it_runs(tmp_path, monkeypatch, default_place):
+    """It would write a file of its own choosing."""
+    written, evil = tmp_path / "written", tmp_path / "ViT-L-14-336px.pt" if default_place else tmp_path / "evil.pt"
+    torch.jit.script(Writer(str(written))).save(evil)
+    monkeypatch.setattr(weight_files, "WEIGHTS", tmp_path)
+    message = (
+        "has a published name" if default_place else r"of unknown SHA-256 .*\.safetensors, or pass --trust_weights"
+    )
+    with pytest.raises(UserError, match=message):
+        create_model("ViT-L-14-336" if default_place else None, None if default_place else evil)
+    assert not written.exists()
+    torch.jit.load(evil)
+    assert written.read_bytes() == b"pwn!"  # it is what it is meant to be
 
 
 def test_positions_keep_the_class_and_the_mean():

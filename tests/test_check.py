@@ -1,0 +1,189 @@
+"""Masks that would count as empty, images that would be clipped and files that cannot be followed are refused."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.catalog import info
+from dataset.check import check_labels, check_records, mask_content
+from dataset.folder import list_images, list_split, load_image
+from dataset.shots import choose_shots
+from errors import UserError
+
+SHAPE = np.zeros((12, 10), np.uint8)
+SHAPE[3:6, 2:8] = 1
+
+
+def palette_mask() -> Image.Image:
+    """Labels 0 and 1 as a palette image whose colours are black and a dark red."""
+    image = Image.fromarray(SHAPE, mode=None).convert("P")
+    image.putdata(SHAPE.ravel().tolist())
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    return image
+
+
+def black_palette_mask() -> Image.Image:
+    """The same labels, both in black."""
+    image = palette_mask()
+    image.putpalette([0, 0, 0] * 2)
+    return image
+
+
+def alpha_mask() -> Image.Image:
+    """A black image with the shape in its alpha channel."""
+    image = Image.new("RGBA", (10, 12))
+    image.putalpha(Image.fromarray(SHAPE * 255))
+    return image
+
+
+LOW = {
+    "labels 0 and 1": lambda: Image.fromarray(SHAPE),
+    "palette": palette_mask,
+    "palette of one colour": black_palette_mask,
+    "red on black": lambda: Image.fromarray(np.stack([SHAPE * 255, SHAPE * 0, SHAPE * 0], axis=2)),
+    "alpha only": alpha_mask,
+    "at the threshold": lambda: Image.fromarray(SHAPE * 127),
+    "everything": lambda: Image.new("L", (10, 12), 1),
+}
+HIGH = {
+    "0 and 255": lambda: Image.fromarray(SHAPE * 255),
+    "1 bit": lambda: Image.fromarray(SHAPE * 255).convert("1"),
+    "white on black": lambda: Image.fromarray(np.stack([SHAPE * 255] * 3, axis=2)),
+    "above the threshold": lambda: Image.fromarray(SHAPE * 128),
+}
+EMPTY = {
+    "grey": lambda: Image.new("L", (10, 12)),
+    "colour": lambda: Image.new("RGB", (10, 12)),
+    "opaque": lambda: Image.new("RGBA", (10, 12), (0, 0, 0, 255)),
+    "transparent": lambda: Image.new("RGBA", (10, 12)),
+    "1 bit": lambda: Image.new("1", (10, 12)),
+}
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_a_mask_that_would_count_as_empty_is_refused(tmp_path, kind):
+    LOW[kind]().save(tmp_path / "mask.png")
+    with pytest.raises(
+        UserError, match=r"mask\.png marks something, but no pixel is foreground: found .* as 255"
+    ) as told:
+        mask_content(tmp_path / "mask.png", 8)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", HIGH)
+def test_a_mask_with_foreground_is_taken(tmp_path, kind):
+    HIGH[kind]().save(tmp_path / "mask.png")
+    assert mask_content(tmp_path / "mask.png", 8) == (True, True)
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_a_mask_that_holds_nothing_is_legal(tmp_path, kind):
+    EMPTY[kind]().save(tmp_path / "mask.png")
+    assert mask_content(tmp_path / "mask.png", 8) == (False, False)
+
+
+def test_a_region_may_vanish_in_the_resized_mask(tmp_path):
+    dot = np.zeros((200, 200), np.uint8)
+    dot[1, 1] = 255
+    Image.fromarray(dot).save(tmp_path / "mask.png")
+    assert mask_content(tmp_path / "mask.png", 8) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "suffix"),
+    [("I;16", "<u2", ".png"), ("I", "<i4", ".tif"), ("F", "<f4", ".tif"), ("I;16B", ">u2", ".tif")],
+)
+def test_images_of_more_than_8_bit_are_refused(tmp_path, mode, dtype, suffix):
+    """Pillow would clip their values to white or black."""
+    values = np.arange(120, dtype=dtype).reshape(12, 10) * 30
+    path = tmp_path / f"image{suffix}"
+    Image.frombytes(mode, (10, 12), values.tobytes()).save(path)
+    for read in (load_image, mask_content):
+        with pytest.raises(
+            UserError, match=rf"image\{suffix} has more than 8 bit a pixel \(Pillow mode [IF].*scale the"
+        ):
+            read(path, 8)
+
+
+def test_one_label_says_what_it_counts():
+    with pytest.raises(UserError, match=r"got 3 abnormal and 0 normal images; check the test folder$"):
+        check_labels(3, 0, "images")
+    with pytest.raises(UserError, match=r"got 0 abnormal and 9 normal pixels; check the test folder and its masks$"):
+        check_labels(0, 9, "pixels")
+
+
+def test_a_whole_split_is_counted(demo_root, tmp_path):
+    shutil.copytree(demo_root / "data" / "Brain_AD", tmp_path / "Brain_AD")
+    Image.new("L", (9, 9)).save(tmp_path / "Brain_AD/test/Ungood/anomaly_mask/002.png")
+    seen = []
+    checked = check_records(list_split(tmp_path, info("Brain"), "test"), 32, lambda: seen.append(1))
+    assert (checked.normal, checked.abnormal, checked.masks, checked.empty, checked.foreground) == (5, 5, 5, 1, 4)
+    assert len(seen) == 10
+
+
+def folder_of(tmp_path):
+    folder = tmp_path / "img"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (4, 4)).save(folder / name)
+    return folder
+
+
+def test_hidden_files_and_other_files_are_left_out(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "._a.png").write_bytes(b"a resource fork")
+    (folder / ".hidden").mkdir()
+    shutil.copy(folder / "a.png", folder / ".hidden" / "c.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "empty").mkdir()
+    assert [path.name for path in list_images(folder)] == ["a.png", "b.png"]
+
+
+def test_files_that_cannot_be_followed_are_refused(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "c.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"c\.png is a link that leads nowhere"):
+        list_images(folder)
+    (folder / "c.png").unlink()
+    (folder / "c.png").symlink_to("c.png")
+    with pytest.raises(UserError, match=r"c\.png is a link that leads nowhere"):
+        list_images(folder)
+    (folder / "c.png").unlink()
+    os.mkfifo(folder / "c.png")
+    with pytest.raises(UserError, match=r"c\.png is not a regular file"):
+        list_images(folder)
+    (folder / "c.png").unlink()
+    (folder / "more" / "deep").mkdir(parents=True)
+    shutil.copy(folder / "a.png", folder / "more" / "deep" / "d.png")
+    with pytest.raises(UserError, match=r"more/deep/d\.png is an image in a subfolder; move it into .*img"):
+        list_images(folder)
+
+
+def test_folders_that_cannot_be_followed_are_refused(tmp_path):
+    assert list_images(tmp_path / "absent") == []
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "good" / "img"):
+        with pytest.raises(UserError, match=r"link is a link that leads nowhere"):
+            list_images(folder)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"file is a file, not a folder of images"):
+        list_images(tmp_path / "file")
+
+
+def test_a_link_to_nowhere_does_not_change_a_draw(demo_root, tmp_path):
+    shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
+    choose_shots(tmp_path, info("Chest"), 2, draw=-1)
+    (tmp_path / "Chest_AD" / "valid" / "good" / "img" / "0.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"0\.png is a link that leads nowhere"):
+        choose_shots(tmp_path, info("Chest"), 2, draw=-1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_image_is_refused(demo_root, tmp_path):
+    shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
+    (tmp_path / "Chest_AD" / "test" / "good" / "img" / "000.png").chmod(0)
+    with pytest.raises(UserError, match=r"000\.png is not a readable image .*Permission denied"):
+        check_records(list_split(tmp_path, info("Chest"), "test"), 32)
