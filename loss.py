@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scoring import image_score, upsample
+from mvfa.scoring import image_score, upsample
 
 FOCAL_POWER = 2
 FOCAL_SMOOTH = 1e-5  # clamps the one-hot target, and is added to its probability
@@ -40,10 +40,16 @@ class Objective:
         """Image loss, summed over levels: logit differences [B, L, N], labels [B] in {0, 1} -> [B]."""
         pooled = image_score(logits.sigmoid(), self.bce_pool)  # [B, L]
         target = labels.to(pooled.dtype)[:, None].expand_as(pooled)
-        bce = F.binary_cross_entropy_with_logits if self.bce_input == "logit" else F.binary_cross_entropy
+        bce = (
+            F.binary_cross_entropy_with_logits
+            if self.bce_input == "logit"
+            else F.binary_cross_entropy
+        )
         return bce(pooled, target, reduction="none").sum(dim=1)
 
     def seg(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Pixel loss, summed over levels: logit differences [B, L, N], masks [B, S, S] in {0, 1} -> [B]."""
         levels = upsample(logits, masks.shape[-1]).sigmoid().unbind(dim=1)  # each [B, S, S]
-        return torch.stack([focal_loss(level, masks) + dice_loss(level, masks) for level in levels]).sum(dim=0)
+        return torch.stack(
+            [focal_loss(level, masks) + dice_loss(level, masks) for level in levels]
+        ).sum(dim=0)

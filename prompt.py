@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from CLIP import CLIP, tokenize
+from CLIP.model import CLIP
+from CLIP.tokenizer import tokenize
 
 NORMAL_STATES = (
     "{}",
@@ -76,12 +77,17 @@ def text_features(clip: CLIP, noun: str) -> Tensor:
     attended to.
     """
     groups = sentence_groups(noun)
-    tokens = tokenize([sentence for group in groups for sentence in group], clip.config.context_length)
+    tokens = tokenize(
+        [sentence for group in groups for sentence in group], clip.config.context_length
+    )
     lengths = tokens.argmax(dim=1) + 1  # the end token has the highest id
     features = torch.empty(len(tokens), clip.config.embed_dim, device=clip.device)
     with clip.text_awake():
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero().squeeze(1)
             features[rows.to(clip.device)] = clip.encode_text(tokens[rows, :length].to(clip.device))
-    means = [column.mean(dim=0) for column in F.normalize(features, dim=1).split([len(group) for group in groups])]
+    means = [
+        column.mean(dim=0)
+        for column in F.normalize(features, dim=1).split([len(group) for group in groups])
+    ]
     return F.normalize(torch.stack(means, dim=1), dim=0)

@@ -22,11 +22,11 @@ import test_zero
 import train_few
 import train_zero
 from errors import UserError
-from launch import command
+from mvfa.cli import command
+from report.arguments import parse
 from report.cluster import Work, submit
 from report.page import write_report
 from report.plan import specs
-from report.request import parse
 from report.runs import Job, Place, filled, jobs, lacks, places, settings
 from report.study import DONE, FAILED, MISSING, Study
 from utils import writable
@@ -65,7 +65,9 @@ def show(placed: Sequence[Placed], is_demo: bool) -> Study:
     """Print what would run and what it lacks; a study without cells."""
     for place, _, test, lacking in placed:
         state = "done" if test.done else lacking or "to run"
-        print(f"{place.table:9} {place.obj:15} seed {place.seed} draw {place.draw} {place.row}: {state}")
+        print(
+            f"{place.table:9} {place.obj:15} seed {place.seed} draw {place.draw} {place.row}: {state}"
+        )
     return Study("plan", is_demo, (), ())
 
 
@@ -73,20 +75,27 @@ def main(argv: Sequence[str] | None = None) -> Study:
     """Run what is not done and write the report; returns what it tells."""
     request = parse(argv, demo.MODEL)
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("reproduce.py is not for torchrun; start it with python and share its runs out with --jobs J")
+        raise UserError(
+            "reproduce.py is not for torchrun; start it with python and share its runs out with --jobs J"
+        )
     if not request.plan:
         writable(request.root, "--root")
     if request.demo:
         demo.prepare(request.root)
     wanted = request.wanted
-    placed = [(place, *jobs(place, wanted, request.runs), lacks(place, wanted)) for place in places(wanted)]
+    placed = [
+        (place, *jobs(place, wanted, request.runs), lacks(place, wanted))
+        for place in places(wanted)
+    ]
     if request.plan:
         return show(placed, request.demo)
     work: Work = {}
     for _, train, test, lacking in placed:
         if not lacking and test not in work.setdefault(train, []):
             work[train].append(test)
-    threads = 1 if request.demo else None  # its network is so small that threads mostly wait for one another
+    threads = (
+        1 if request.demo else None
+    )  # its network is so small that threads mostly wait for one another
     if request.cluster is None and request.jobs == 1:
         failures = perform(work, threads)
     else:
@@ -103,7 +112,9 @@ def main(argv: Sequence[str] | None = None) -> Study:
     for cell in cells:
         if cell.state == FAILED:
             print(f"failed: {cell.table}, {cell.row}, {cell.obj}: {cell.reason}", file=sys.stderr)
-    print(f"\n{study.count(DONE)} done, {study.count(MISSING)} missing, {study.count(FAILED)} failed\n{page}")
+    print(
+        f"\n{study.count(DONE)} done, {study.count(MISSING)} missing, {study.count(FAILED)} failed\n{page}"
+    )
     return study
 
 

@@ -7,10 +7,10 @@ python test_few.py --obj Brain --shot 4 --abnormal_shot 0    normal shots only, 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launch import command, start
+from mvfa.cli import command, start
 
 if TYPE_CHECKING:
-    from evaluation import Evaluation
+    from mvfa.evaluation import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> "Evaluation":
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     # slow to import: the flags are known to be right by now, and the weight file is being hashed
     from dataset.medical_few import Support, evaluation_set
     from dataset.shots import Shots
-    from testing import ScoringRun
+    from mvfa.testing import ScoringRun
 
     run = ScoringRun(options)
     shots = run.shots()

@@ -8,10 +8,10 @@ Only the object's own folder is read.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launch import command, start
+from mvfa.cli import command, start
 
 if TYPE_CHECKING:
-    from evaluation import Evaluation
+    from mvfa.evaluation import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> "Evaluation":
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     options = start("test_zero", argv)
     # slow to import: the flags are known to be right by now, and the weight file is being hashed
     from dataset.medical_few import evaluation_set
-    from testing import ScoringRun
+    from mvfa.testing import ScoringRun
 
     run = ScoringRun(options)
     run.load_adapters()

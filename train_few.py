@@ -9,10 +9,10 @@ whose checkpoint stays.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launch import command, start
+from mvfa.cli import command, start
 
 if TYPE_CHECKING:
-    from evaluation import Evaluation
+    from mvfa.evaluation import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> "Evaluation":
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     options = start("train_few", argv)
     # slow to import: the flags are known to be right by now, and the weight file is being hashed
     from dataset.medical_few import Support, evaluation_set
-    from training import TrainingRun
+    from mvfa.training import TrainingRun
 
     run = TrainingRun(options)
     data, side, epochs = options.data_path, options.img_size, options.epoch

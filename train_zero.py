@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from launch import command, start
+from mvfa.cli import command, start
 
 if TYPE_CHECKING:
-    from evaluation import Evaluation
+    from mvfa.evaluation import Evaluation
 
 PARTS = 5  # of an epoch
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     # slow to import: the flags are known to be right by now, and the weight file is being hashed
     from dataset.medical_few import evaluation_set
     from dataset.medical_zero import others, zero_shot_set
-    from training import TrainingRun
+    from mvfa.training import TrainingRun
 
     run = TrainingRun(options)
     data, side, epochs = options.data_path, options.img_size, options.epoch
@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> "Evaluation":
     step_images = options.batch_size * run.world.size
     steps = -(-len(train_set) // step_images)
     if steps < PARTS:
-        run.tell(f"note: an epoch has {steps} steps, fewer than {PARTS}: the adapters are tested before each of them")
+        run.tell(
+            f"note: an epoch has {steps} steps, fewer than {PARTS}: the adapters are tested before each of them"
+        )
 
     for epoch in range(epochs):
         run.print(f"epoch {epoch} :")  # the released code counts from 0

@@ -53,7 +53,9 @@ def keep_memory() -> None:
     """Keep large blocks of memory that are freed for the next of their size."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)  # glibc, or something without mallopt
-        if any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGE_BYTES):  # older ones refuse the first
+        if any(
+            libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGE_BYTES
+        ):  # older ones refuse the first
             libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
@@ -111,7 +113,9 @@ def writable(folder: Path, flag: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag} {folder} is no folder and cannot be made one; choose another") from error
+        raise UserError(
+            f"{flag} {folder} is no folder and cannot be made one; choose another"
+        ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"{flag} {folder} cannot be written; choose another")
 
@@ -120,7 +124,9 @@ def warp(images: Tensor, matrix: list[list[float]]) -> Tensor:
     """Affine map of images [K, C, S, S], normalised coordinates: bilinear, reflection padding, corners not aligned."""
     theta = torch.tensor(matrix, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
 
 
 def augment(images: Tensor) -> Tensor:
@@ -128,10 +134,16 @@ def augment(images: Tensor) -> Tensor:
 
     As is; four rotations; four shifts; flipped left-right; flipped upside-down.
     """
-    from kornia.geometry.transform import hflip, vflip  # slow to import, and not needed before a model is ready
+    from kornia.geometry.transform import (  # slow to import, and not needed before a model is ready
+        hflip,
+        vflip,
+    )
 
     versions = [images]
-    versions += [warp(images, [[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0]]) for a in ROTATIONS]
+    versions += [
+        warp(images, [[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0]])
+        for a in ROTATIONS
+    ]
     versions += [warp(images, [[1, 0, a], [0, 1, b]]) for a, b in SHIFTS]
     versions += [hflip(images), vflip(images)]
     return torch.cat(versions)

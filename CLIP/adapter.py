@@ -25,7 +25,9 @@ class AdapterForm:
     keep: float = 0.8  # share of the stream itself
     mix: float = 0.1  # share of each of the two branches; the three sum to 1
     slope: float = 0.01  # of the leaky ReLU; 0 is a ReLU
-    projector: str = "none"  # "last": at the last level a plain projection; "all": at every level (Table 4)
+    projector: str = (
+        "none"  # "last": at the last level a plain projection; "all": at every level (Table 4)
+    )
 
     def is_projector(self, level: int, levels: int) -> bool:
         """Whether level number `level` of `levels` is a plain projection that leaves the stream as it is."""
@@ -35,14 +37,18 @@ class AdapterForm:
 class Adapter(nn.Module):
     """t = act(x W1), y = act(t W2): token features [.., E] and what goes back into the stream [.., D]."""
 
-    def __init__(self, width: int, bottleneck: int, slope: float, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, width: int, bottleneck: int, slope: float, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
         self.slope = slope
         self.fc1 = nn.Sequential(nn.Linear(width, bottleneck, bias=False, device="meta"))
         self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False, device="meta"))
         for layer, shape in ((self.fc1, (bottleneck, width)), (self.fc2, (width, bottleneck))):
             weight = torch.empty(shape)
-            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)  # the default of nn.Linear
+            nn.init.kaiming_uniform_(
+                weight, a=math.sqrt(5), generator=generator
+            )  # the default of nn.Linear
             layer[0].weight = nn.Parameter(weight)
 
     def tokens(self, x: Tensor, projector: bool = False) -> Tensor:
@@ -78,9 +84,15 @@ class MVFA(nn.Module):
     ) -> None:
         """`generator` draws the adapters' start as nn.Linear does: seg before det, level by level."""
         super().__init__()
-        if not levels or sorted(set(levels)) != list(levels) or not 1 <= levels[0] <= levels[-1] <= visual.layers:
+        if (
+            not levels
+            or sorted(set(levels)) != list(levels)
+            or not 1 <= levels[0] <= levels[-1] <= visual.layers
+        ):
             got = " ".join(map(str, levels))
-            raise UserError(f"--features_list {got}: allowed are rising block numbers from 1 to {visual.layers}")
+            raise UserError(
+                f"--features_list {got}: allowed are rising block numbers from 1 to {visual.layers}"
+            )
         self.visual, self.levels, self.form = visual, tuple(levels), form or AdapterForm()
         self.embed_dim = embed_dim
         slope, device = self.form.slope, visual.class_embedding.device

@@ -81,7 +81,9 @@ class Attention(nn.Module):
 
     def attend(self, qkv: Tensor, causal: bool) -> Tensor:
         """Attention-weighted values of all heads: queries, keys and values [B, T, 3D] -> [B, T, D]."""
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(
+            2, 0, 3, 1, 4
+        )  # each [B, heads, T, D / heads]
         values = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return values.transpose(1, 2).flatten(2)  # [B, T, D]
 
@@ -122,9 +124,13 @@ class Transformer(nn.Module):
 
     def __init__(self, tower: Tower, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(tower.width, tower.heads, activation) for _ in range(tower.layers))
+        self.resblocks = nn.ModuleList(
+            Block(tower.width, tower.heads, activation) for _ in range(tower.layers)
+        )
 
-    def forward(self, x: Tensor, first: int = 0, last: int | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, first: int = 0, last: int | None = None, causal: bool = False
+    ) -> Tensor:
         """Apply blocks number `first` + 1 to `last` (counted from one) to the residual stream x [B, T, D]."""
         for block in self.resblocks[first:last]:
             x = block(x, causal)
@@ -178,7 +184,9 @@ class CLIP(nn.Module):
         self.visual = VisionTransformer(config, ACTIVATIONS[activation])
         self.transformer = Transformer(config.text, ACTIVATIONS[activation])
         self.token_embedding = TokenEmbedding(config.vocab_size, config.text.width)
-        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text.width))
+        self.positional_embedding = nn.Parameter(
+            torch.empty(config.context_length, config.text.width)
+        )
         self.ln_final = nn.LayerNorm(config.text.width)
         self.text_projection = nn.Parameter(torch.empty(config.text.width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.empty(()))
@@ -201,7 +209,9 @@ class CLIP(nn.Module):
         with self.text_awake():
             x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
             x = self.transformer(x, causal=True)
-            ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # the end token has the highest id
+            ends = x[
+                torch.arange(len(x), device=x.device), tokens.argmax(dim=1)
+            ]  # the end token has the highest id
             return self.ln_final(ends) @ self.text_projection
 
     @contextmanager
@@ -214,7 +224,9 @@ class CLIP(nn.Module):
         if asleep is None:
             yield
             return
-        stored = {name: p.data for name, p in self.named_parameters() if not name.startswith("visual.")}
+        stored = {
+            name: p.data for name, p in self.named_parameters() if not name.startswith("visual.")
+        }
         for name, values in stored.items():
             self.get_parameter(name).data = values.float()
         cast_blocks(self.transformer, asleep)

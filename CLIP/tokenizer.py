@@ -20,7 +20,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 MERGES = 48_894  # the table lists more; CLIP was trained with the first so many
 END_OF_WORD = "</w>"
 WORDS = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
+    regex.IGNORECASE,
 )
 
 
@@ -47,7 +48,13 @@ def ranks() -> dict[tuple[str, str], int]:
 def ids() -> dict[str, int]:
     """Symbols and their token ids: bytes, bytes that end a word, merges, start, end."""
     symbols = list(byte_symbols().values())
-    words = [*symbols, *(s + END_OF_WORD for s in symbols), *("".join(pair) for pair in ranks()), START, END]
+    words = [
+        *symbols,
+        *(s + END_OF_WORD for s in symbols),
+        *("".join(pair) for pair in ranks()),
+        START,
+        END,
+    ]
     return {word: i for i, word in enumerate(words)}
 
 
@@ -93,7 +100,9 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     rows = [[ids()[START], *encode(text), ids()[END]] for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if len(row) > context_length:
-            raise ValueError(f"{text[:60]!r}... has {len(row)} tokens; at most {context_length} fit, so shorten it")
+            raise ValueError(
+                f"{text[:60]!r}... has {len(row)} tokens; at most {context_length} fit, so shorten it"
+            )
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)

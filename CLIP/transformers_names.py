@@ -21,7 +21,10 @@ RENAMED = {
     "text_model.final_layer_norm.bias": "ln_final.bias",
     "logit_scale": "logit_scale",
 }
-TRANSPOSED = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
+TRANSPOSED = {
+    "visual_projection.weight": "visual.proj",
+    "text_projection.weight": "text_projection",
+}
 IN_BLOCK = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -54,7 +57,10 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if part in IN_BLOCK:
                 renamed[f"{prefix}.{IN_BLOCK[part]}.{kind}"] = tensor
             elif part == "self_attn.q_proj":
-                parts = [state.get(name.replace("q_proj", f"{letter}_proj"), tensor[:0]) for letter in "qkv"]
+                parts = [
+                    state.get(name.replace("q_proj", f"{letter}_proj"), tensor[:0])
+                    for letter in "qkv"
+                ]
                 renamed[f"{prefix}.attn.in_proj_{kind}"] = torch.cat(parts)
             elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
                 renamed[name] = tensor

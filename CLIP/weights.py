@@ -12,14 +12,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from CLIP.hashing import hash_ahead
 from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower, cast_blocks
 from CLIP.transformers_names import from_transformers, is_transformers
+from CLIP.weight_files import check_published, check_runnable, known_model, weight_path
 from errors import UserError
 from utils import LOAD_ERRORS
-from weight_files import check_published, check_runnable, hash_ahead, known_model, weight_path
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in published files
+NOT_WEIGHTS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # integers beside the weights in published files
 
 
 def model_config(name: str) -> ClipConfig:
@@ -50,17 +55,27 @@ def read_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         elif archive:
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the published form is an old one
+            with warnings.catch_warnings(
+                action="ignore", category=FutureWarning
+            ):  # the published form is an old one
                 state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            state = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except (*LOAD_ERRORS, SafetensorError) as error:
         reason = str(error).split("\n")[0][:120]
-        raise UserError(f"{path} is not a readable weight file ({reason}); download it again") from error
+        raise UserError(
+            f"{path} is not a readable weight file ({reason}); download it again"
+        ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict of tensors; allowed: CLIP weights as .pt or .safetensors")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise UserError(
+            f"{path} holds no state dict of tensors; allowed: CLIP weights as .pt or .safetensors"
+        )
     return {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
 
 
@@ -69,7 +84,10 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):  # no archive at all, or a damaged one, which its reader refuses
+    except (
+        OSError,
+        zipfile.BadZipFile,
+    ):  # no archive at all, or a damaged one, which its reader refuses
         return False
 
 
@@ -82,7 +100,9 @@ def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
         vocab_size, _ = state["token_embedding.weight"].shape
         context_length, _ = state["positional_embedding"].shape
     except (KeyError, ValueError) as error:
-        raise UserError(f"the weights are not those of a CLIP vision transformer: {error} is missing or odd") from error
+        raise UserError(
+            f"the weights are not those of a CLIP vision transformer: {error} is missing or odd"
+        ) from error
     return ClipConfig(
         embed_dim=embed_dim,
         vision=Tower(width, count_blocks(state, "visual.transformer."), width // HEAD_WIDTH),
@@ -96,14 +116,27 @@ def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
 
 def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     """Number of transformer blocks below a prefix."""
-    return len({name.split(".resblocks.")[1].split(".")[0] for name in state if name.startswith(prefix + "resblocks.")})
+    return len(
+        {
+            name.split(".resblocks.")[1].split(".")[0]
+            for name in state
+            if name.startswith(prefix + "resblocks.")
+        }
+    )
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
     """Raise UserError unless names and shapes are exactly those expected; the message names the first that is not."""
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    missing, unknown = (
+        sorted(expected.keys() - state.keys()),
+        sorted(state.keys() - expected.keys()),
+    )
     if missing or unknown:
-        lists = [f"{len(n)} {word}, {n[0]} first" for word, n in (("missing", missing), ("unknown", unknown)) if n]
+        lists = [
+            f"{len(n)} {word}, {n[0]} first"
+            for word, n in (("missing", missing), ("unknown", unknown))
+            if n
+        ]
         raise UserError(f"{what} do not fit: {'; '.join(lists)}")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
@@ -121,7 +154,9 @@ def resize_positions(positions: Tensor, side: int) -> Tensor:
         return positions
     cls, patches = positions[:1], positions[1:].float()
     square = patches.T.unflatten(1, (grid, grid))[None]  # [1, D, G, G]
-    square = F.interpolate(square, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    square = F.interpolate(
+        square, size=(side, side), mode="bicubic", antialias=True, align_corners=False
+    )
     return torch.cat([cls.float(), square[0].flatten(1).T])
 
 
@@ -151,16 +186,26 @@ def create_model(
         state = from_transformers(state)
     config = infer_config(state)
     if name is not None and config != model_config(name):
-        raise UserError(f"{file} does not hold {name} but {config}; choose the --model_name that fits")
+        raise UserError(
+            f"{file} does not hold {name} but {config}; choose the --model_name that fits"
+        )
     if image_size < config.patch_size:
-        raise UserError(f"--img_size {image_size} is below one patch; at least {config.patch_size} is needed")
+        raise UserError(
+            f"--img_size {image_size} is below one patch; at least {config.patch_size} is needed"
+        )
     with torch.device("meta"):  # nothing is drawn at random only to be overwritten
         model = CLIP(config, activation)
     check_state(state, model.state_dict(), f"the weights of {file}")
-    positions = resize_positions(state["visual.positional_embedding"], image_size // config.patch_size)
+    positions = resize_positions(
+        state["visual.positional_embedding"], image_size // config.patch_size
+    )
     state["visual.positional_embedding"] = positions
-    model.visual.positional_embedding = torch.nn.Parameter(torch.empty_like(positions, device="meta"))
-    ready = {key: value.float() if key.startswith("visual.") else value for key, value in state.items()}
+    model.visual.positional_embedding = torch.nn.Parameter(
+        torch.empty_like(positions, device="meta")
+    )
+    ready = {
+        key: value.float() if key.startswith("visual.") else value for key, value in state.items()
+    }
     model.load_state_dict(ready, assign=True)
     model.eval().requires_grad_(False)
     model.text_asleep = DTYPES[precision]

@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from benchmarks.baseline_network import Model, load
-from CLIP import tokenize
-from dataset.catalog import CATALOG, info
+from CLIP.tokenizer import tokenize
+from dataset.catalog import CATALOG, object_info
 from dataset.folder import FOREGROUND, Record, load_image, load_mask
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
@@ -78,7 +78,9 @@ class Training:
     def __init__(self, model: Model, rate: float) -> None:
         self.model = model
         branches = (model.seg_adapters, model.det_adapters)
-        self.seg, self.det = (torch.optim.Adam(list(b.parameters()), lr=rate, betas=(0.5, 0.999)) for b in branches)
+        self.seg, self.det = (
+            torch.optim.Adam(list(b.parameters()), lr=rate, betas=(0.5, 0.999)) for b in branches
+        )
 
     def loss(self, image: Tensor, label: Tensor, mask: Tensor | None, text: Tensor) -> Tensor:
         """Loss of image [3, S, S]: label 0 or 1, mask [S, S] bool or None, text [E, 2]."""
@@ -145,7 +147,9 @@ class Kept:
 
 def memory_map(tokens: Sequence[Tensor], bank: Sequence[Tensor], side: int) -> Tensor:
     """Distance of each patch to the bank, upsampled, summed over levels: [S, S]."""
-    nearest = [(1 - cosines(rows, t[1:])).min(dim=0).values for t, rows in zip(tokens, bank, strict=True)]
+    nearest = [
+        (1 - cosines(rows, t[1:])).min(dim=0).values for t, rows in zip(tokens, bank, strict=True)
+    ]
     return torch.stack([enlarge(values[:, None], side)[0, 0] for values in nearest]).sum(dim=0)
 
 
@@ -163,9 +167,13 @@ def score_image(
     with model.autocast():
         _, seg, det, _ = model(image)
         if masks:
-            kept.text_maps.append(text_map([logits(t, text) for t in seg], side).float().cpu().numpy())
+            kept.text_maps.append(
+                text_map([logits(t, text) for t in seg], side).float().cpu().numpy()
+            )
         if not masks or bank is None:
-            kept.text_scores.append(sum(float(logits(t, text).softmax(dim=-1)[:, 1].mean()) for t in det))
+            kept.text_scores.append(
+                sum(float(logits(t, text).softmax(dim=-1)[:, 1].mean()) for t in det)
+            )
         if bank is not None:
             found = memory_map(seg if masks else det, bank, side).float().cpu().numpy()
             if masks:
@@ -217,8 +225,10 @@ def evaluate(kept: Kept) -> Result:
 
 def train_few(options: argparse.Namespace) -> list[Result]:
     """Few-shot training with a bank and a test pass after every epoch; 0 epochs: one test of the random adapters."""
-    model = load(options.clip_path, options.img_size, options.features_list, options.device, options.seed)
-    known = info(options.obj)
+    model = load(
+        options.clip_path, options.img_size, options.features_list, options.device, options.seed
+    )
+    known = object_info(options.obj)
     shots = choose_shots(options.data_path, known, options.shot, lists=options.fewshot_path)
     support = Support(shots, known, options.img_size)
     tests = evaluation_set(options.data_path, known, options.img_size)
@@ -226,7 +236,12 @@ def train_few(options: argparse.Namespace) -> list[Result]:
     results: list[Result] = []
     for _ in range(max(options.epoch, 1)):
         for i in torch.randperm(len(support)).tolist() if options.epoch else ():
-            training.step(support.images[i], support.labels[i], support.masks[i] if known.masks else None, text)
+            training.step(
+                support.images[i],
+                support.labels[i],
+                support.masks[i] if known.masks else None,
+                text,
+            )
         bank, kept = build_bank(model, support.images[support.normal], known.masks), Kept()
         for record in tests.records:
             score_image(model, record, text, bank, options.img_size, kept)
@@ -243,7 +258,9 @@ def train_few(options: argparse.Namespace) -> list[Result]:
 
 def main(argv: Sequence[str] | None = None) -> list[Result]:
     """The flags of train_few.py that this needs; returns every epoch's result."""
-    parser = argparse.ArgumentParser(description="Few-shot training as the released code does it.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description="Few-shot training as the released code does it.", allow_abbrev=False
+    )
     parser.add_argument("--obj", required=True, choices=list(CATALOG))
     parser.add_argument("--shot", type=int, default=4)
     parser.add_argument("--epoch", type=int, default=50)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from CLIP import ClipConfig, Tower
+from CLIP.model import ClipConfig, Tower
 from CLIP.weights import infer_config, read_state
 
 
@@ -23,13 +23,19 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.ln_1, self.attn = nn.LayerNorm(width), nn.MultiheadAttention(width, heads)
-        layers = [("c_fc", nn.Linear(width, 4 * width)), ("gelu", nn.GELU()), ("c_proj", nn.Linear(4 * width, width))]
+        layers = [
+            ("c_fc", nn.Linear(width, 4 * width)),
+            ("gelu", nn.GELU()),
+            ("c_proj", nn.Linear(4 * width, width)),
+        ]
         self.ln_2, self.mlp = nn.LayerNorm(width), nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The stream after this block, and the maps."""
         y = self.ln_1(x)
-        mixed, maps = self.attn(y, y, y, need_weights=True, average_attn_weights=False, attn_mask=mask)
+        mixed, maps = self.attn(
+            y, y, y, need_weights=True, average_attn_weights=False, attn_mask=mask
+        )
         x = x + mixed
         return x + self.mlp(self.ln_2(x)), maps
 
@@ -65,10 +71,17 @@ class Network(nn.Module):
     def __init__(self, config: ClipConfig, grid: int) -> None:
         super().__init__()
         width = config.text.width
-        self.config, self.visual, self.transformer = config, Vision(config, grid), Transformer(config.text)
+        self.config, self.visual, self.transformer = (
+            config,
+            Vision(config, grid),
+            Transformer(config.text),
+        )
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.randn(config.context_length, width))
-        self.ln_final, self.text_projection = nn.LayerNorm(width), nn.Parameter(torch.randn(width, config.embed_dim))
+        self.ln_final, self.text_projection = (
+            nn.LayerNorm(width),
+            nn.Parameter(torch.randn(width, config.embed_dim)),
+        )
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
@@ -118,7 +131,10 @@ class Model(nn.Module):
         """Image [1, 3, S, S] -> pooled features [1, E], seg and det tokens L times [1 + N, E], attention maps."""
         visual = self.network.visual
         x = visual.conv1(image).flatten(2).transpose(1, 2)  # [1, N, D]
-        x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
+        x = (
+            torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1)
+            + visual.positional_embedding
+        )
         x = visual.ln_pre(x).transpose(0, 1)
         seg, det, maps = [], [], []
         for number, block in enumerate(visual.transformer.resblocks, start=1):
@@ -134,7 +150,9 @@ class Model(nn.Module):
         return visual.ln_post(x[0]) @ visual.proj, seg, det, maps
 
 
-def load(path: Path, image_size: int, levels: Sequence[int], device: str = "cpu", seed: int = 111) -> Model:
+def load(
+    path: Path, image_size: int, levels: Sequence[int], device: str = "cpu", seed: int = 111
+) -> Model:
     """Weights into a network as published, and from there into one for the image side, both drawn at random first.
 
     The adapters and what torch draws afterwards follow from `seed`, as in the program.
@@ -145,7 +163,9 @@ def load(path: Path, image_size: int, levels: Sequence[int], device: str = "cpu"
     state, side = published.state_dict(), image_size // config.patch_size
     positions = state["visual.positional_embedding"]
     square = positions[1:].T.reshape(1, -1, config.grid, config.grid)
-    square = F.interpolate(square, (side, side), mode="bicubic", antialias=True, align_corners=False)
+    square = F.interpolate(
+        square, (side, side), mode="bicubic", antialias=True, align_corners=False
+    )
     state["visual.positional_embedding"] = torch.cat([positions[:1], square.flatten(2)[0].T])
     network = Network(config, side)
     network.load_state_dict(state)

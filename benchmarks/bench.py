@@ -20,8 +20,8 @@ import torch
 
 from benchmarks import rows_model, rows_runs
 from benchmarks.measure import GROWTH_HEADS, ROOT, ROW_HEADS, Growth, Row, Settings, markdown
-from checkpoint import commit
-from tests.standin import write_standin
+from mvfa.checkpoint import commit
+from synthetic.standin import write_standin
 from utils import tune_process
 
 STANDIN = ROOT / ".cache" / "standin"
@@ -65,13 +65,17 @@ def processor() -> str:
 
 def tree() -> str:
     """The commit, and whether the files are still those."""
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return (commit() or "unknown") + (" with changes" if changed.stdout.strip() else "")
 
 
 def header(settings: Settings) -> str:
     """When, where and with what."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "kornia", "pillow"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "kornia", "pillow")
+    )
     device = "CPU" if settings.device == "cpu" else torch.cuda.get_device_name(settings.device)
     quick = ", quick settings: the figures mean little" if settings.quick else ""
     return "\n".join(
@@ -87,12 +91,32 @@ def header(settings: Settings) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure the chosen rows and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--clip_path", type=Path, metavar="FILE", help="weights (default: stand-in weights)")
-    parser.add_argument("--img_size", type=int, metavar="S", help="image side (default: 240; 112 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="small settings, to see whether every row works")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="NAME", help=str([*ROWS]))
-    parser.add_argument("--repeats", type=int, metavar="N", help="measurements of a row (default: 5; 2 with --quick)")
-    parser.add_argument("--device", default="cpu", help="of the rows start, text, image, step and epochs")
+    parser.add_argument(
+        "--clip_path", type=Path, metavar="FILE", help="weights (default: stand-in weights)"
+    )
+    parser.add_argument(
+        "--img_size", type=int, metavar="S", help="image side (default: 240; 112 with --quick)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small settings, to see whether every row works"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(ROWS),
+        default=list(ROWS),
+        metavar="NAME",
+        help=str([*ROWS]),
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        metavar="N",
+        help="measurements of a row (default: 5; 2 with --quick)",
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="of the rows start, text, image, step and epochs"
+    )
     options = parser.parse_args(argv)
     tune_process()  # the program's rows; the baseline has processes of its own
     weights = options.clip_path.resolve() if options.clip_path else standin_weights()

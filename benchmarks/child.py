@@ -23,7 +23,9 @@ def peak_memory() -> int:
         found = None
     if found:
         return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def start_baseline(weights: str, side: str, device: str) -> dict[str, float]:
@@ -36,11 +38,14 @@ def start_baseline(weights: str, side: str, device: str) -> dict[str, float]:
 
 def start_ours(weights: str, side: str, device: str) -> dict[str, float]:
     """Load everything up to a ready model as train_few.py does."""
-    from launch import start
+    from mvfa.cli import start
 
-    options = start("train_few", ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device])
+    options = start(
+        "train_few",
+        ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device],
+    )
     from dataset.medical_few import Support  # noqa: F401  # what the script imports belongs to its start
-    from training import TrainingRun
+    from mvfa.training import TrainingRun
 
     TrainingRun(options)
     return {"ready": time.monotonic()}
@@ -54,20 +59,28 @@ def metrics_baseline(count: str, side: str) -> dict[str, float]:
     kept = maps(make(int(count), int(side)))
     start = time.perf_counter()
     result = evaluate(kept)
-    return {"seconds": time.perf_counter() - start, "pixel": result.pixel_auroc or 0, "image": result.image_auroc}
+    return {
+        "seconds": time.perf_counter() - start,
+        "pixel": result.pixel_auroc or 0,
+        "image": result.image_auroc,
+    }
 
 
 def metrics_ours(count: str, side: str) -> dict[str, float]:
     """Metrics from patch values, the making of the maps included."""
     from benchmarks.synthetic import make, predictions
-    from evaluation import evaluate
+    from mvfa.evaluation import evaluate
     from utils import tune_process
 
     tune_process()  # as every run of the program does
     found, streams = predictions(make(int(count), int(side)))
     start = time.perf_counter()
     result = evaluate(found, streams)
-    return {"seconds": time.perf_counter() - start, "pixel": result.pixel_auroc or 0, "image": result.image_auroc}
+    return {
+        "seconds": time.perf_counter() - start,
+        "pixel": result.pixel_auroc or 0,
+        "image": result.image_auroc,
+    }
 
 
 def run(module: str, *arguments: str) -> dict[str, float]:
@@ -77,7 +90,8 @@ def run(module: str, *arguments: str) -> dict[str, float]:
 
 
 TASKS: dict[str, Callable[..., dict[str, float]]] = {
-    task.__name__: task for task in (start_baseline, start_ours, metrics_baseline, metrics_ours, run)
+    task.__name__: task
+    for task in (start_baseline, start_ours, metrics_baseline, metrics_ours, run)
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.child import REPORT
-from CLIP import ClipConfig
+from CLIP.model import ClipConfig
 
 ROOT = Path(__file__).parent.parent
 LEVELS = (6, 12, 18, 24)
@@ -46,8 +46,13 @@ class Row:
     baseline: list[float]
     ours: list[float]
     images: int = 0  # in one measurement
-    products: tuple[float, float] = (0.0, 0.0)  # floating-point operations that a measurement needs, in products
-    rates: list[float] = field(default_factory=list)  # operations a second of one large product, measured in turn
+    products: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # floating-point operations that a measurement needs, in products
+    rates: list[float] = field(
+        default_factory=list
+    )  # operations a second of one large product, measured in turn
     peaks: tuple[float, float] | None = None  # bytes
     note: str = ""
 
@@ -62,7 +67,9 @@ class Row:
         seconds = [median(times) for times in (self.baseline, self.ours)]
         speeds = [f"{self.images / s:.3g}" for s in seconds] if self.images else []
         shares = [
-            f"{p / s / median(self.rates):.0%}" for p, s in zip(self.products, seconds, strict=True) if self.rates
+            f"{p / s / median(self.rates):.0%}"
+            for p, s in zip(self.products, seconds, strict=True)
+            if self.rates
         ]
         peaks = [f"{peak / 1e9:.2f}" for peak in self.peaks or ()]
         return [
@@ -105,7 +112,13 @@ class Growth:
         counts = list(self.peaks)
         peaks = ", ".join(f"{n:,}: {peak / 1e6:.1f}" for n, peak in self.peaks.items())
         steps = [f"{self.slope(a, b) / 1e3:.2f}" for a, b in pairwise(counts)]
-        return [self.work, peaks, ", ".join(steps), f"{self.slope(counts[0], counts[-1]) / 1e3:.2f}", self.wanted]
+        return [
+            self.work,
+            peaks,
+            ", ".join(steps),
+            f"{self.slope(counts[0], counts[-1]) / 1e3:.2f}",
+            self.wanted,
+        ]
 
 
 GROWTH_HEADS = [
@@ -128,7 +141,9 @@ def each(seconds: list[float], count: int) -> list[float]:
     return [s / count for s in seconds]
 
 
-def in_turn(work: Mapping[str, Callable[[], object]], repeats: int, warm_up: bool = True) -> dict[str, list[float]]:
+def in_turn(
+    work: Mapping[str, Callable[[], object]], repeats: int, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Seconds of each function, all of them one after another, `repeats` times; a first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(repeats + warm_up):
@@ -177,7 +192,9 @@ def fresh(*arguments: object) -> Report:
     ended = time.monotonic()
     *printed, last = done.stdout.splitlines() or [""]
     if done.returncode or not last.startswith(REPORT):
-        raise RuntimeError(f"{' '.join(command)} failed with status {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed with status {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return Report(json.loads(last.removeprefix(REPORT)), "\n".join(printed), started, ended)
 
 
@@ -204,7 +221,9 @@ def step_products(config: ClipConfig, side: int) -> float:
     """Operations of the products of one training step after the stem: forward, gradients of the stream and adapters."""
     tokens, width = 1 + (side // config.patch_size) ** 2, config.vision.width
     blocks = config.vision.layers - LEVELS[0]
-    backward = blocks * (block_products(tokens, width) + 4 * tokens**2 * width)  # attention: four products, not two
+    backward = blocks * (
+        block_products(tokens, width) + 4 * tokens**2 * width
+    )  # attention: four products, not two
     matrices = 4 * (len(LEVELS) - 1) + 2
     adapters = 3 * matrices * 2 * tokens * width * config.embed_dim
     return blocks * block_products(tokens, width) + backward + adapters

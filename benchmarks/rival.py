@@ -16,7 +16,9 @@ from dataset.folder import Record
 class Server:
     """What the process does. Every method is a task."""
 
-    def __init__(self, weights: Path, side: int, levels: Sequence[int], device: str, rate: float) -> None:
+    def __init__(
+        self, weights: Path, side: int, levels: Sequence[int], device: str, rate: float
+    ) -> None:
         self.side, self.model = side, baseline.load(weights, side, levels, device)
         self.training = baseline.Training(self.model, rate)
         self.text: Tensor

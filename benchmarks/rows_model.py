@@ -6,19 +6,29 @@ from statistics import median
 
 from torch import Tensor
 
-from benchmarks.measure import LEVELS, Product, Row, Settings, each, fresh, image_products, in_turn, step_products
+from benchmarks.measure import (
+    LEVELS,
+    Product,
+    Row,
+    Settings,
+    each,
+    fresh,
+    image_products,
+    in_turn,
+    step_products,
+)
 from benchmarks.rival import Rival
-from dataset.demo import write_demo
+from CLIP.hashing import file_hash
 from dataset.folder import ImageSet, list_split
 from dataset.medical_few import Support
 from dataset.shots import choose_shots
-from engine import build_memory, predict, train
-from evaluation import Maps
-from options import parse
-from runner import load_text, score_form
-from streams import Streams
-from training import TrainingRun
-from weight_files import weight_hash
+from mvfa.engine import build_memory, predict, train
+from mvfa.evaluation import Maps
+from mvfa.features import FeatureLoader
+from mvfa.options import parse
+from mvfa.runner import load_text, score_form
+from mvfa.training import TrainingRun
+from synthetic.images import write_demo
 
 NOUN, OBJECT, SHOTS = "Brain", "Brain", 2
 
@@ -34,7 +44,18 @@ class Pair:
         self.data = s.scratch / "demo"
         if not self.data.exists():
             write_demo(self.data, valid=4, test=20, shots=(SHOTS,))
-        flags = ["--obj", OBJECT, "--shot", SHOTS, "--clip_path", s.weights, "--img_size", s.side, "--device", s.device]
+        flags = [
+            "--obj",
+            OBJECT,
+            "--shot",
+            SHOTS,
+            "--clip_path",
+            s.weights,
+            "--img_size",
+            s.side,
+            "--device",
+            s.device,
+        ]
         flags += ["--cache_dir", s.scratch / "cache"]
         self.run = TrainingRun(parse("train_few", [str(flag) for flag in flags]))
         self.rival = Rival(s.weights, s.side, LEVELS, s.device, self.run.options.learning_rate)
@@ -48,7 +69,9 @@ class Pair:
     @cached_property
     def support(self) -> Support:
         """The shots."""
-        shots = choose_shots(self.data / "data", self.run.info, SHOTS, lists=self.data / "fewshot_seed")
+        shots = choose_shots(
+            self.data / "data", self.run.info, SHOTS, lists=self.data / "fewshot_seed"
+        )
         return Support(shots, self.run.info, self.settings.side)
 
 
@@ -60,14 +83,16 @@ def start(settings: Settings) -> list[Row]:
         for task, seconds in (("start_baseline", theirs), ("start_ours", ours)):
             report = fresh(task, settings.weights, settings.side, settings.device)
             seconds.append(report.told["ready"] - report.started)
-    return [Row("start to model ready", "5x", theirs[1:], ours[1:])]  # the first fills the page cache
+    return [
+        Row("start to model ready", "5x", theirs[1:], ours[1:])
+    ]  # the first fills the page cache
 
 
 def text(settings: Settings) -> list[Row]:
     """Text features of one object, nothing cached, and read from the disk cache by a process that has the weights."""
     pair, folder = Pair(settings), settings.scratch / "text"
     run = pair.run
-    weights = weight_hash(run.weights)
+    weights = file_hash(run.weights)
     times = in_turn(
         {
             "baseline": lambda: pair.rival("sentences", NOUN),
@@ -76,10 +101,19 @@ def text(settings: Settings) -> list[Row]:
         },
         settings.few_repeats,
     )
-    found = [load_text(run.clip, NOUN, weights, run.precision, folder), pair.rival("sentences", NOUN)]
+    found = [
+        load_text(run.clip, NOUN, weights, run.precision, folder),
+        pair.rival("sentences", NOUN),
+    ]
     note = f"largest difference {(found[0] - found[1]).abs().max():.0e}"
     return [
-        Row(f"text features of one object, {told}", wanted, times["baseline"], times[name], note=note)
+        Row(
+            f"text features of one object, {told}",
+            wanted,
+            times["baseline"],
+            times[name],
+            note=note,
+        )
         for name, told, wanted in (("ours", "nothing cached", "4x"), ("cached", "cached", "100x"))
     ]
 
@@ -91,12 +125,14 @@ def image(settings: Settings) -> list[Row]:
     records = list_split(pair.data / "data", run.info, "test")
     tests = ImageSet(records[:: len(records) // count][:count], side)
     bank = build_memory(run.mvfa, run.streams(pair.support, 8), pair.support.normal, "seg")
-    streams: list[Streams] = []
+    streams: list[FeatureLoader] = []
 
     pair.rival("prepare", pair.text, bank, tests.records)
 
     def ours() -> None:
-        found = predict(run.mvfa, streams[-1], pair.text, bank, masks=True, form=score_form(run.options.recipe))
+        found = predict(
+            run.mvfa, streams[-1], pair.text, bank, masks=True, form=score_form(run.options.recipe)
+        )
         for _ in Maps(found, side):
             pass
 
@@ -105,11 +141,18 @@ def image(settings: Settings) -> list[Row]:
         ours()
 
     times = in_turn(
-        {"baseline": lambda: pair.rival("images"), "first": first, "cached": ours, "product": pair.product},
+        {
+            "baseline": lambda: pair.rival("images"),
+            "first": first,
+            "cached": ours,
+            "product": pair.product,
+        },
         settings.repeats,
     )
     config, rates = run.clip.config, pair.product.rates(times["product"])
-    whole, after = (image_products(config, side, bank=len(bank[0]), skipped=n) for n in (0, LEVELS[0]))
+    whole, after = (
+        image_products(config, side, bank=len(bank[0]), skipped=n) for n in (0, LEVELS[0])
+    )
     note = f"{count} images, batch {run.test_batch_size}; product rate {median(rates) / 1e9:.0f} GFLOP/s"
     rows = []
     for name, told, wanted, needed in (
@@ -126,15 +169,38 @@ def step(settings: Settings) -> list[Row]:
     pair = Pair(settings)
     run, support = pair.run, pair.support
     streams = run.streams(support, 1)
-    order, nouns = [0, len(support) // 2], {run.info.noun: pair.text}  # an abnormal and a normal image
+    order, nouns = (
+        [0, len(support) // 2],
+        {run.info.noun: pair.text},
+    )  # an abnormal and a normal image
     list(streams.batches(order))
 
-    pair.rival("take_shots", pair.text, [(support.images[i], support.labels[i], support.masks[i]) for i in order])
+    pair.rival(
+        "take_shots",
+        pair.text,
+        [(support.images[i], support.labels[i], support.masks[i]) for i in order],
+    )
 
     def ours() -> None:
         train(run.trainer, streams, nouns, order)
 
-    times = in_turn({"baseline": lambda: pair.rival("steps"), "ours": ours, "product": pair.product}, settings.repeats)
-    needed, rates = step_products(run.clip.config, settings.side), pair.product.rates(times["product"])
+    times = in_turn(
+        {"baseline": lambda: pair.rival("steps"), "ours": ours, "product": pair.product},
+        settings.repeats,
+    )
+    needed, rates = (
+        step_products(run.clip.config, settings.side),
+        pair.product.rates(times["product"]),
+    )
     both = each(times["baseline"], len(order)), each(times["ours"], len(order))
-    return [Row("few-shot training step", "2.5x", *both, 1, (needed, needed), rates, note="batch 1, cached streams")]
+    return [
+        Row(
+            "few-shot training step",
+            "2.5x",
+            *both,
+            1,
+            (needed, needed),
+            rates,
+            note="batch 1, cached streams",
+        )
+    ]

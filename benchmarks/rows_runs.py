@@ -7,13 +7,14 @@ from statistics import median
 
 import torch
 
-import checkpoint
 from benchmarks.measure import Growth, Row, Settings, fresh
-from CLIP import MVFA, create_model
-from CLIP.demo_weights import write_demo_weights
-from dataset.catalog import info
-from dataset.demo import write_demo
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import object_info
 from dataset.folder import LABELS, list_images
+from mvfa import checkpoint
+from synthetic.images import write_demo
+from synthetic.network import write_demo_weights
 
 BRAIN_IMAGES = 3_715
 BYTES_PER_MAP = 5.6e6  # what the baseline was seen to need for each map of 240 x 240
@@ -24,19 +25,43 @@ SMALL_SIDE = 120
 def epochs(settings: Settings) -> list[Row]:
     """Three epochs of train_few.py --shot 2 with 40 test images."""
     data = settings.scratch / "epochs"
-    write_demo(data, valid=2, test=20, shots=(2,))  # all of valid/ are shots: the baseline scores no others
-    flags = ["--obj", "Brain", "--shot", 2, "--epoch", 1 if settings.quick else 3, "--img_size", settings.side]
-    flags += ["--data_path", data / "data", "--fewshot_path", data / "fewshot_seed", "--clip_path", settings.weights]
+    write_demo(
+        data, valid=2, test=20, shots=(2,)
+    )  # all of valid/ are shots: the baseline scores no others
+    flags = [
+        "--obj",
+        "Brain",
+        "--shot",
+        2,
+        "--epoch",
+        1 if settings.quick else 3,
+        "--img_size",
+        settings.side,
+    ]
+    flags += [
+        "--data_path",
+        data / "data",
+        "--fewshot_path",
+        data / "fewshot_seed",
+        "--clip_path",
+        settings.weights,
+    ]
     flags += ["--device", settings.device, "--save_path"]
     theirs, ours = [], []
     for turn in range(settings.few_repeats):
         theirs.append(fresh("run", "benchmarks.baseline", *flags, data / "baseline"))
-        own = ["--out", data / "out", "--cache_dir", data / f"cache{turn}"]  # nothing is found in the cache
+        own = [
+            "--out",
+            data / "out",
+            "--cache_dir",
+            data / f"cache{turn}",
+        ]  # nothing is found in the cache
         ours.append(fresh("run", "train_few", *flags, data / "ours", *own))
     agree = "the same" if theirs[-1].printed == ours[-1].printed else "not the same"
     return [
         Row(
-            "three epochs of train_few.py --shot 2, 40 test images" + (" (one epoch)" if settings.quick else ""),
+            "three epochs of train_few.py --shot 2, 40 test images"
+            + (" (one epoch)" if settings.quick else ""),
             "2x",
             [report.ended - report.started for report in theirs],
             [report.ended - report.started for report in ours],
@@ -101,7 +126,14 @@ def small_model(folder: Path) -> list[str]:
     clip = create_model(None, weights, image_size=SMALL_SIDE)
     mvfa = MVFA(clip.visual, clip.config.embed_dim, generator=torch.Generator().manual_seed(0))
     torch.save(checkpoint.adapter_state(mvfa), folder / "adapters.pth")
-    return ["--clip_path", str(weights), "--img_size", str(SMALL_SIDE), "--ckpt", str(folder / "adapters.pth")]
+    return [
+        "--clip_path",
+        str(weights),
+        "--img_size",
+        str(SMALL_SIDE),
+        "--ckpt",
+        str(folder / "adapters.pth"),
+    ]
 
 
 def peak(script: str, data: Path, flags: Sequence[object]) -> float:
@@ -119,12 +151,19 @@ def memory(settings: Settings) -> list[Growth]:
     for obj in ("Brain", "Chest"):
         for count in counts:
             link_images(folder / "data", folder / str(count), obj, count)
-        kind, wanted = ("with masks", "below 10") if info(obj).masks else ("without masks", "below 1")
+        kind, wanted = (
+            ("with masks", "below 10") if object_info(obj).masks else ("without masks", "below 1")
+        )
         for script, more in (("test_few", shots), ("test_zero", [])):
             flags = ["--obj", obj, "--cache_dir", folder, *model, *more]
-            peak(script, folder / str(counts[0]), flags)  # leaves the text features, which the counted runs find
+            peak(
+                script, folder / str(counts[0]), flags
+            )  # leaves the text features, which the counted runs find
             peaks = {
-                count: median(peak(script, folder / str(count), flags) for _ in range(min(3, settings.repeats)))
+                count: median(
+                    peak(script, folder / str(count), flags)
+                    for _ in range(min(3, settings.repeats))
+                )
                 for count in counts
             }
             rows.append(Growth(f"{script}.py, {kind}", wanted, peaks))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks import baseline
 from dataset.items import pack_mask, unpack_masks
-from engine import Predictions, ScoreForm
-from streams import Streams
+from mvfa.engine import Predictions, ScoreForm
+from mvfa.features import FeatureLoader
 
 GRID = 17  # patches per side at 240 pixels
 LEVELS = 4
@@ -58,7 +58,7 @@ def make(count: int, side: int, seed: int = 0) -> Invented:
     return Invented(side, logits, distance, labels, masks)
 
 
-def predictions(invented: Invented) -> tuple[Predictions, Streams]:
+def predictions(invented: Invented) -> tuple[Predictions, FeatureLoader]:
     """As this program holds them: its predictions, and what its evaluation asks of the streams of a test set."""
     found = Predictions(ScoreForm(), True, logits=invented.logits, distance=invented.distance)
 
@@ -71,14 +71,16 @@ def predictions(invented: Invented) -> tuple[Predictions, Streams]:
         def masks(self, index: Sequence[int]) -> Tensor:
             return unpack_masks([invented.masks[i] for i in index], invented.side)
 
-    return found, cast(Streams, Masks())
+    return found, cast(FeatureLoader, Masks())
 
 
 def maps(invented: Invented) -> baseline.Kept:
     """As the baseline holds them: full-size maps and int64 masks of every image."""
     kept, side = baseline.Kept(invented.labels.int().tolist()), invented.side
     for i in range(len(invented)):
-        levels = [torch.stack([torch.zeros_like(level), level], dim=1) for level in invented.logits[i]]  # [N, 2]
+        levels = [
+            torch.stack([torch.zeros_like(level), level], dim=1) for level in invented.logits[i]
+        ]  # [N, 2]
         kept.text_maps.append(baseline.text_map(levels, side).numpy())
         kept.memory_maps.append(baseline.enlarge(invented.distance[i][:, None], side)[0, 0].numpy())
         kept.masks.append(unpack_masks([invented.masks[i]], side)[0].long().numpy())

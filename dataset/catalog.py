@@ -6,8 +6,8 @@ from errors import UserError
 
 
 @dataclass(frozen=True)
-class Info:
-    """What the program knows of an object. Counts are those published with the benchmark."""
+class ObjectInfo:
+    """What the program knows of an object. Histogram are those published with the benchmark."""
 
     name: str
     noun: str  # in the sentences
@@ -20,16 +20,18 @@ class Info:
 CATALOG = {
     info.name: info
     for info in (
-        Info("Brain", "Brain", True, 3_715, 83),
-        Info("Liver", "Liver", True, 1_493, 166),
-        Info("Retina_RESC", "retinal OCT", True, 1_805, 115),
-        Info("Retina_OCT2017", "retinal OCT", False, 968, 32),
-        Info("Chest", "Chest X-ray film", False, 17_194, 1_490),
-        Info("Histopathology", "histopathological image", False, 1_997, 236),
-        Info("Skin", "skin", False, 0, 0, benchmark=False),  # a modality that the paper does not have; no fixed set
+        ObjectInfo("Brain", "Brain", True, 3_715, 83),
+        ObjectInfo("Liver", "Liver", True, 1_493, 166),
+        ObjectInfo("Retina_RESC", "retinal OCT", True, 1_805, 115),
+        ObjectInfo("Retina_OCT2017", "retinal OCT", False, 968, 32),
+        ObjectInfo("Chest", "Chest X-ray film", False, 17_194, 1_490),
+        ObjectInfo("Histopathology", "histopathological image", False, 1_997, 236),
+        ObjectInfo(
+            "Skin", "skin", False, 0, 0, benchmark=False
+        ),  # a modality that the paper does not have; no fixed set
         # the reproducibility study's names, which it also puts into the sentences
-        Info("Skin_HAM10000", "Skin_HAM10000", False, 0, 0, benchmark=False),
-        Info("Skin_ISIC2019", "Skin_ISIC2019", False, 0, 0, benchmark=False),
+        ObjectInfo("Skin_HAM10000", "Skin_HAM10000", False, 0, 0, benchmark=False),
+        ObjectInfo("Skin_ISIC2019", "Skin_ISIC2019", False, 0, 0, benchmark=False),
     )
 }
 BENCHMARK = tuple(info for info in CATALOG.values() if info.benchmark)
@@ -43,7 +45,7 @@ def known_name(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def info(name: str) -> Info:
+def object_info(name: str) -> ObjectInfo:
     """The entry of an object. Raises UserError for a name that is not in the catalog: no object lends its noun."""
     if name not in CATALOG:
         raise UserError(f"unknown object {name!r}; known: {', '.join(CATALOG)}")

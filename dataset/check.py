@@ -75,7 +75,9 @@ def check_image(record: Record, side: int) -> MaskContent | None:
     return None if record.mask is None else mask_content(record.mask, side)
 
 
-def check_records(records: Sequence[Record], side: int, report: Callable[[], object] = lambda: None) -> Checked:
+def check_records(
+    records: Sequence[Record], side: int, report: Callable[[], object] = lambda: None
+) -> Checked:
     """Look at all images and masks of a set; `report` is called after each. Raises UserError for the first bad one."""
     contents = []
     with ThreadPoolExecutor(THREADS) as pool:

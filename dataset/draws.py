@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dataset.catalog import CATALOG, info, known_name
+from dataset.catalog import CATALOG, known_name, object_info
 from dataset.folder import LABELS, list_images, object_folder
 from errors import UserError
 from utils import writable, write_whole
 
 TAGS = {"good": "n", "Ungood": "a"}  # what the lines of a list begin with
-CASE = re.compile(r"(.+)[_\-]\d+")  # 00003_60, case_12_slice_40, NORMAL-1017237-1: all but the last number
+CASE = re.compile(
+    r"(.+)[_\-]\d+"
+)  # 00003_60, case_12_slice_40, NORMAL-1017237-1: all but the last number
 
 
 def case_of(name: str) -> str:
@@ -58,7 +60,13 @@ def shuffled(groups: Sequence[Sequence[str]], generator: random.Random) -> list[
 
 
 def draw_lists(
-    names: Sequence[str], shots: Sequence[int], draws: int, seed: int, *, tag: str = "n", by_case: bool = True
+    names: Sequence[str],
+    shots: Sequence[int],
+    draws: int,
+    seed: int,
+    *,
+    tag: str = "n",
+    by_case: bool = True,
 ) -> dict[int, list[list[str]]]:
     """The shots of each draw: {K: [K names of draw 0, of draw 1, ...]}.
 
@@ -81,7 +89,9 @@ def folder_names(folder: Path, most: int) -> list[str]:
         raise UserError(f"--shots {most}: {folder} has {len(names)} images; choose at most as many")
     for name in names:
         if name.split() != [name]:
-            raise UserError(f"{folder / name} has white space in its name, which separates names in a list; rename it")
+            raise UserError(
+                f"{folder / name} has white space in its name, which separates names in a list; rename it"
+            )
     return names
 
 
@@ -105,15 +115,19 @@ def write_lists(
     paths = {k: lists / obj / f"{k}-shot.txt" for k in shots}
     existing = [str(path) for path in paths.values() if path.exists()]
     if existing and not overwrite:
-        raise UserError(f"{', '.join(existing)} would be lost; pass --overwrite, or another folder by --fewshot_path")
-    valid = object_folder(data_path, info(obj)) / "valid"
+        raise UserError(
+            f"{', '.join(existing)} would be lost; pass --overwrite, or another folder by --fewshot_path"
+        )
+    valid = object_folder(data_path, object_info(obj)) / "valid"
     drawn = {}
     for state in LABELS:  # good, then Ungood
         tag, names = TAGS[state], folder_names(valid / state / "img", max(shots))
         drawn[tag] = draw_lists(names, shots, draws, seed, tag=tag, by_case=by_case)
     writable(lists / obj, "--fewshot_path")
     for k, path in paths.items():
-        lines = [f"{tag}-{d}: {' '.join(drawn[tag][k][d])}\n" for d in range(draws) for tag in drawn]
+        lines = [
+            f"{tag}-{d}: {' '.join(drawn[tag][k][d])}\n" for d in range(draws) for tag in drawn
+        ]
         write_whole(path, partial(Path.write_text, data="".join(lines)))
     return list(paths.values())
 
@@ -129,15 +143,47 @@ def positive(text: str) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     told = "Write seeded draws of shots, from as many cases (patients) as possible, in the format of the shot lists."
-    parser = argparse.ArgumentParser(prog="python -m dataset.draws", description=told, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset.draws", description=told, allow_abbrev=False
+    )
     add, lists = parser.add_argument, Path("dataset/fewshot_seed")
     add("--obj", required=True, type=known_name, choices=list(CATALOG), help="the object")
-    add("--data_path", type=Path, default=Path("data"), metavar="DIR", help="holds <obj>_AD folders (default: data)")
-    add("--fewshot_path", type=Path, default=lists, metavar="DIR", help=f"written to DIR/<obj> (default: {lists})")
-    add("--shots", type=positive, nargs="+", default=[2, 4, 8, 16], metavar="K", help="(default: 2 4 8 16)")
-    add("--draws", type=positive, default=5, metavar="N", help="draws 0 to N - 1, for --iterate (default: 5)")
+    add(
+        "--data_path",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="holds <obj>_AD folders (default: data)",
+    )
+    add(
+        "--fewshot_path",
+        type=Path,
+        default=lists,
+        metavar="DIR",
+        help=f"written to DIR/<obj> (default: {lists})",
+    )
+    add(
+        "--shots",
+        type=positive,
+        nargs="+",
+        default=[2, 4, 8, 16],
+        metavar="K",
+        help="(default: 2 4 8 16)",
+    )
+    add(
+        "--draws",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="draws 0 to N - 1, for --iterate (default: 5)",
+    )
     add("--seed", type=int, default=111, help="(default: 111)")
-    add("--by_case", choices=["auto", "no"], default="auto", help="cases by file names, or none (default: auto)")
+    add(
+        "--by_case",
+        choices=["auto", "no"],
+        default="auto",
+        help="cases by file names, or none (default: auto)",
+    )
     add("--overwrite", action="store_true", help="replace lists that exist")
     return parser.parse_args(argv)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from dataset.catalog import Info
+from dataset.catalog import ObjectInfo
 from dataset.items import Item, pack_mask
 from errors import UserError
 
@@ -29,7 +29,7 @@ class Record:
     name: str
     mask_name: str | None
     label: int
-    object: Info
+    object: ObjectInfo
 
     @property
     def image(self) -> Path:
@@ -42,7 +42,7 @@ class Record:
         return None if self.mask_name is None else mask_folder(self.folder) / self.mask_name
 
 
-def object_folder(data_path: Path, info: Info) -> Path:
+def object_folder(data_path: Path, info: ObjectInfo) -> Path:
     """The folder of an object. UserError if it is not there."""
     folder = data_path / f"{info.name}_AD"
     if not folder.is_dir():
@@ -60,7 +60,9 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         if (broken := broken_link(folder)) is not None:
-            raise UserError(f"{broken} is a link that leads nowhere; restore what it points to or remove it")
+            raise UserError(
+                f"{broken} is a link that leads nowhere; restore what it points to or remove it"
+            )
         if folder.exists():
             raise UserError(f"{folder} is a file, not a folder of images; replace it")
         return []
@@ -69,7 +71,9 @@ def list_images(folder: Path) -> list[Path]:
         for path in entries:
             check_entry(path)
     except PermissionError as error:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}); change its permissions"
+        ) from error
     return [path for path in entries if is_image(path) and path.is_file()]
 
 
@@ -83,9 +87,13 @@ def check_entry(path: Path) -> None:
     if path.is_dir():
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            nested = sorted(name for name in names if not name.startswith(".") and is_image(Path(name)))
+            nested = sorted(
+                name for name in names if not name.startswith(".") and is_image(Path(name))
+            )
             if nested:
-                raise UserError(f"{Path(folder, nested[0])} is an image in a subfolder; move it into {path.parent}")
+                raise UserError(
+                    f"{Path(folder, nested[0])} is an image in a subfolder; move it into {path.parent}"
+                )
     elif is_image(path) and not path.is_file():
         kind = "a link that leads nowhere" if path.is_symlink() else "not a regular file"
         raise UserError(f"{path} is {kind}; restore the image or remove it")
@@ -101,7 +109,7 @@ def mask_folder(folder: Path) -> Path:
     return folder.with_name("anomaly_mask")
 
 
-def record(info: Info, folder: Path, name: str) -> Record:
+def record(info: ObjectInfo, folder: Path, name: str) -> Record:
     """The record of an image in .../<split>/<good or Ungood>/img. UserError if its mask is missing."""
     label = LABELS[folder.parent.name]
     if not (info.masks and label):
@@ -111,17 +119,23 @@ def record(info: Info, folder: Path, name: str) -> Record:
         return Record(folder, name, name, label, info)
     same_stem = sorted(path.name for path in masks.glob("*") if path.stem == Path(name).stem)
     if not same_stem:
-        raise UserError(f"no mask {masks / name} for {folder / name}; a mask has its image's file name")
+        raise UserError(
+            f"no mask {masks / name} for {folder / name}; a mask has its image's file name"
+        )
     return Record(folder, name, same_stem[0], label, info)
 
 
-def list_split(data_path: Path, info: Info, split: str) -> list[Record]:
+def list_split(data_path: Path, info: ObjectInfo, split: str) -> list[Record]:
     """Records of `valid` or `test`: good, then Ungood, each sorted by name. UserError if there are none."""
     top = object_folder(data_path, info) / split
     folders = [top / state / "img" for state in LABELS]
-    records = [record(info, folder, image.name) for folder in folders for image in list_images(folder)]
+    records = [
+        record(info, folder, image.name) for folder in folders for image in list_images(folder)
+    ]
     if not records:
-        raise UserError(f"no images below {top}; expected {' '.join(SUFFIXES)} files in {', '.join(map(str, folders))}")
+        raise UserError(
+            f"no images below {top}; expected {' '.join(SUFFIXES)} files in {', '.join(map(str, folders))}"
+        )
     return records
 
 
@@ -151,8 +165,16 @@ def opened(path: Path) -> Iterator[Image.Image]:
                     f"allowed are 8-bit images: scale the values to 0..255 and save it again"
                 )
             yield image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable image ({str(error)[:80]}); replace or remove it") from error
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UserError(
+            f"{path} is not a readable image ({str(error)[:80]}); replace or remove it"
+        ) from error
 
 
 def open_image(path: Path, mode: str, side: int, resample: Image.Resampling) -> np.ndarray:
@@ -163,7 +185,11 @@ def open_image(path: Path, mode: str, side: int, resample: Image.Resampling) -> 
 
 def load_image(path: Path, side: int) -> Tensor:
     """RGB image [3, side, side] uint8, resized by Pillow's antialiased bicubic filter, aspect ratio not kept."""
-    return torch.from_numpy(open_image(path, "RGB", side, Image.Resampling.BICUBIC)).permute(2, 0, 1).contiguous()
+    return (
+        torch.from_numpy(open_image(path, "RGB", side, Image.Resampling.BICUBIC))
+        .permute(2, 0, 1)
+        .contiguous()
+    )
 
 
 def load_mask(record: Record, side: int) -> Tensor:
@@ -186,7 +212,9 @@ class ImageSet:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Item:
-        return Item(load_image(self.records[index].image, self.side), pack_mask(self.mask(index)), index)
+        return Item(
+            load_image(self.records[index].image, self.side), pack_mask(self.mask(index)), index
+        )
 
     def mask(self, index: int) -> Tensor:
         """Mask [S, S] bool of an image, empty where it has none."""

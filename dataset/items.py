@@ -37,5 +37,8 @@ def pack_mask(mask: Tensor) -> bytes:
 
 def unpack_masks(packed: Sequence[bytes], side: int) -> Tensor:
     """Packed masks -> bool [B, side, side]."""
-    bits = [np.unpackbits(np.frombuffer(zlib.decompress(mask), np.uint8), count=side * side) for mask in packed]
+    bits = [
+        np.unpackbits(np.frombuffer(zlib.decompress(mask), np.uint8), count=side * side)
+        for mask in packed
+    ]
     return torch.from_numpy(np.stack(bits).reshape(len(packed), side, side).view(bool))

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.catalog import Info
+from dataset.catalog import ObjectInfo
 from dataset.folder import Record, list_images, object_folder, record
 from errors import UserError
 
@@ -21,7 +21,10 @@ class Shots:
 
     def names(self) -> dict[str, list[str]]:
         """File names, for checkpoints and result files."""
-        return {"normal": [r.name for r in self.normal], "abnormal": [r.name for r in self.abnormal]}
+        return {
+            "normal": [r.name for r in self.normal],
+            "abnormal": [r.name for r in self.abnormal],
+        }
 
 
 def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], list[str]]:
@@ -30,18 +33,22 @@ def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], 
     try:
         text = path.read_text()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text; a shot list has lines such as 'n-0: a.png b.png'") from error
+        raise UserError(
+            f"{path} is no text; a shot list has lines such as 'n-0: a.png b.png'"
+        ) from error
     for line in text.splitlines():
         key, _, names = line.partition(":")
         draws[key.strip()] = names.split()
     for key in (f"n-{draw}", f"a-{draw}") if abnormal else (f"n-{draw}",):
         if not draws.get(key):
             has = ", ".join(sorted(draws)) or "nothing"
-            raise UserError(f"{path} has no line {key!r}: (it has {has}); choose another --iterate, or -1 for a draw")
+            raise UserError(
+                f"{path} has no line {key!r}: (it has {has}); choose another --iterate, or -1 for a draw"
+            )
     return draws[f"n-{draw}"], draws[f"a-{draw}"] if abnormal else []
 
 
-def find(folder: Path, info: Info, names: list[str], source: Path) -> list[Record]:
+def find(folder: Path, info: ObjectInfo, names: list[str], source: Path) -> list[Record]:
     """Records of the named files. UserError for the first that is not in the folder."""
     images = {image.name for image in list_images(folder)}
     for name in names:
@@ -54,7 +61,7 @@ def find(folder: Path, info: Info, names: list[str], source: Path) -> list[Recor
 
 def choose_shots(
     data_path: Path,
-    info: Info,
+    info: ObjectInfo,
     k: int,
     *,
     draw: int = 0,
@@ -76,8 +83,12 @@ def choose_shots(
         for folder in folders[: 1 + abnormal]:  # normals first: the order belongs to the draw
             images = list_images(folder)
             if len(images) < k:
-                raise UserError(f"--shot {k}: {folder} has {len(images)} images; choose at most as many")
-            drawn.append([record(info, folder, image.name) for image in generator.sample(images, k)])
+                raise UserError(
+                    f"--shot {k}: {folder} has {len(images)} images; choose at most as many"
+                )
+            drawn.append(
+                [record(info, folder, image.name) for image in generator.sample(images, k)]
+            )
         return Shots(drawn[0], drawn[1] if abnormal else [])
     path = lists / info.name / f"{k}-shot.txt"
     if not path.is_file():
@@ -88,5 +99,9 @@ def choose_shots(
     names = read_list(path, draw, abnormal)
     for group in names[: 1 + abnormal]:
         if len(group) != k:
-            raise UserError(f"{path} names {len(group)} files in draw {draw}; {k} are allowed, so mend the list")
-    return Shots(*(find(folder, info, group, path) for folder, group in zip(folders, names, strict=True)))
+            raise UserError(
+                f"{path} names {len(group)} files in draw {draw}; {k} are allowed, so mend the list"
+            )
+    return Shots(
+        *(find(folder, info, group, path) for folder, group in zip(folders, names, strict=True))
+    )

@@ -34,11 +34,14 @@ class Compact:
         rows = []
         for row, source, places in self.lines:
             texts = [
-                s.main + (f" ({s.detail})" if s.detail else "") + (f" [{s.note}]" if s.note else "") for s in places
+                s.main + (f" ({s.detail})" if s.detail else "") + (f" [{s.note}]" if s.note else "")
+                for s in places
             ]
             rows.append([row, SOURCES[source], *texts])
         text = markdown_table(["", "figures of", *self.columns], rows)
-        notes = "".join(f"[{count}] {markdown_text(note)}\n\n" for count, note in enumerate(self.notes, 1))
+        notes = "".join(
+            f"[{count}] {markdown_text(note)}\n\n" for count, note in enumerate(self.notes, 1)
+        )
         return f"{text}\n{notes}"
 
 
@@ -59,11 +62,20 @@ def spread(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def ours(
-    study: Study, spec: TableSpec, row: str, obj: str, records: Sequence[Mapping[str, Any]], notes: list[str]
+    study: Study,
+    spec: TableSpec,
+    row: str,
+    obj: str,
+    records: Sequence[Mapping[str, Any]],
+    notes: list[str],
 ) -> Shown:
     """The study's own place of a table; a reason that is new goes to the notes."""
     cells = study.at(spec.name, row, obj)
-    main, detail, reason = pair([record["ours"] for record in records]), spread(records), note_of(cells)
+    main, detail, reason = (
+        pair([record["ours"] for record in records]),
+        spread(records),
+        note_of(cells),
+    )
     if obj == AVERAGE:
         return Shown(main or NONE, detail or records[0]["note"].removeprefix("incomplete: "))
     if not cells:
@@ -82,13 +94,20 @@ def compact_table(study: Study, spec: TableSpec, long: Table) -> Compact:
     lines = []
     for row in spec.rows:
         places = {
-            obj: [found[key] for title in METRIC_TITLES.values() if (key := (row, obj, title)) in found]
+            obj: [
+                found[key]
+                for title in METRIC_TITLES.values()
+                if (key := (row, obj, title)) in found
+            ]
             for obj in titles
         }
         for source in SOURCES:
             texts = {obj: pair([r[source] for r in records]) for obj, records in places.items()}
             if source == "ours":
-                shown = [ours(study, spec, row, obj, places[obj], notes) if places[obj] else Shown() for obj in titles]
+                shown = [
+                    ours(study, spec, row, obj, places[obj], notes) if places[obj] else Shown()
+                    for obj in titles
+                ]
             elif any(texts.values()):
                 shown = [Shown(texts[obj] or NONE) for obj in titles]
             else:

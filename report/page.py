@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from errors import UserError
 from report.compact import NONE, SOURCES, Compact, compact_table
-from report.figures import Plot, curve_plots, shot_plots
+from report.plots import Plot, curve_plots, shot_plots
 from report.study import DONE, FAILED, MISSING, STATES, Cell, Figures, Study, load_published, number
 from report.tables import Table, detail_table, long_table, markdown_text, run_table, selection_table
 from utils import write_whole
@@ -25,7 +25,9 @@ DEMO_NOTE = (
     "Demo figures, of synthetic images and a backbone that was never trained: they say nothing about the accuracy of "
     "the method."
 )
-NO_DIFFERENCE_NOTE = "The published figures beside them are of other images; no difference is taken."
+NO_DIFFERENCE_NOTE = (
+    "The published figures beside them are of other images; no difference is taken."
+)
 PARTS = ("image", "map", "mask", "panel")  # the PNGs of a picture; no mask where there is none
 SELECT_TITLES = {"test": "best on test (an oracle)", "valid": "best on valid", "last": "last epoch"}
 MIDDLE = 0.5  # the threshold of a cell that names none
@@ -43,7 +45,9 @@ def picture_uri(folder: Path, name: str | None) -> str | None:
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise UserError(f"{folder / name} cannot be read; remove its folder and run the command again") from error
+        raise UserError(
+            f"{folder / name} cannot be read; remove its folder and run the command again"
+        ) from error
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
@@ -81,11 +85,20 @@ def sections(study: Study, figures: Figures) -> list[dict[str, Any]]:
     for spec in study.specs:
         long = long_table(study, spec, figures)
         plots = shot_plots(study, spec, long)
-        found.append({"spec": spec, "long": long, "compact": compact_table(study, spec, long), "plots": plots})
+        found.append(
+            {
+                "spec": spec,
+                "long": long,
+                "compact": compact_table(study, spec, long),
+                "plots": plots,
+            }
+        )
     return found
 
 
-def curves(study: Study) -> tuple[list[tuple[str, list[tuple[str, str]]]], dict[str, dict[str, Plot]]]:
+def curves(
+    study: Study,
+) -> tuple[list[tuple[str, list[tuple[str, str]]]], dict[str, dict[str, Plot]]]:
     """The choice of cells with curves, as (table, [(key, cell)]), and their plots by key."""
     groups: dict[str, list[tuple[str, str]]] = {}
     plots: dict[str, dict[str, Plot]] = {}
@@ -100,16 +113,28 @@ def curves(study: Study) -> tuple[list[tuple[str, list[tuple[str, str]]]], dict[
 
 def selects(study: Study) -> list[str]:
     """How the checkpoints behind the tables were chosen, as far as the trainings tell."""
-    recipes = [(c.training.get("options") or {}).get("recipe") or {} for c in study.cells if c.state == DONE]
+    recipes = [
+        (c.training.get("options") or {}).get("recipe") or {}
+        for c in study.cells
+        if c.state == DONE
+    ]
     return sorted(
-        {SELECT_TITLES.get(recipe["select"], str(recipe["select"])) for recipe in recipes if "select" in recipe}
+        {
+            SELECT_TITLES.get(recipe["select"], str(recipe["select"]))
+            for recipe in recipes
+            if "select" in recipe
+        }
     )
 
 
 def flat(values: Any, name: str = "") -> list[tuple[str, str]]:
     """Nested settings as (dotted name, value) pairs, in their own order."""
     if isinstance(values, Mapping) and values:
-        return [pair for key, value in values.items() for pair in flat(value, f"{name}.{key}" if name else str(key))]
+        return [
+            pair
+            for key, value in values.items()
+            for pair in flat(value, f"{name}.{key}" if name else str(key))
+        ]
     return [(name, values if isinstance(values, str) else json.dumps(values, default=str))]
 
 
@@ -171,7 +196,9 @@ def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Sequence[T
     for part in parts:
         spec, compact = part["spec"], part["compact"]
         assert isinstance(compact, Compact)
-        lines.append(f"## {markdown_text(spec.title)}\n\n{markdown_text(spec.caption)}\n\n{compact.markdown()}")
+        lines.append(
+            f"## {markdown_text(spec.title)}\n\n{markdown_text(spec.caption)}\n\n{compact.markdown()}"
+        )
         lines.append(part["long"].markdown())
     for title, table in zip(("Choice of checkpoint", "All metrics"), extra, strict=True):
         lines.append(f"## {title}\n\n{table.markdown()}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe import RECIPES
+from mvfa.recipe import RECIPES
 from report.study import OBJECTS, Published, Source, TableSpec
 
 PAPER_SHOT = 4  # of table 1, table 5 and the additions
@@ -30,7 +30,11 @@ PROJECTOR_ROW, ALL_ROW = "MVFA, projectors instead of adapters", "all levels"
 NORMAL_ROW = f"{PAPER_SHOT} normal shots, zero-shot adapters"
 ALONE = tuple(f"level {i + 1}, trained alone" for i in range(len(LEVELS)))
 AMONG = tuple(f"level {i + 1}, trained with the others" for i in range(len(LEVELS)))
-BRANCH_ROWS = {"both branches": "both", "without the memory branch": "text", "without the text branch": "memory"}
+BRANCH_ROWS = {
+    "both branches": "both",
+    "without the memory branch": "text",
+    "without the text branch": "memory",
+}
 
 SWITCHES = {  # rows, and the recipe fields of which the paper's value is taken
     "released code": (),
@@ -71,7 +75,9 @@ class Wanted:
     steering: dict[str, tuple[str, ...]]
     places: tuple[str, ...]  # flags that change no result
     pictures: int  # a run
-    published: Path | None = None  # the folder of the authors' adapters, where these are tested and nothing is trained
+    published: Path | None = (
+        None  # the folder of the authors' adapters, where these are tested and nothing is trained
+    )
 
 
 TITLES = {  # and captions
@@ -80,7 +86,10 @@ TITLES = {  # and captions
         "Figure 3: number of shots",
         "AUROC by the number K of normal and of abnormal shots. Published: K = 4 from table 1, others as quoted.",
     ),
-    "table2": ("Table 2: zero-shot", "Trained on the test splits of the benchmark's other objects."),
+    "table2": (
+        "Table 2: zero-shot",
+        "Trained on the test splits of the benchmark's other objects.",
+    ),
     "table4": (
         "Table 4: projectors instead of adapters",
         "Zero-shot. A projector reads the stream as an adapter does but mixes nothing into it.",
@@ -110,7 +119,9 @@ TITLES = {  # and captions
 def published(wanted: Wanted) -> dict[str, list[Published]]:
     """The rows of every table and what was published of them."""
     few = Published(FEW_ROW, Source("Table 1", "4", PAPER), Source("README few-shot", "4", OTHERS))
-    zero = Published(ZERO_ROW, Source("Table 2", "0", PAPER), Source("README zero-shot", "0", OTHERS))
+    zero = Published(
+        ZERO_ROW, Source("Table 2", "0", PAPER), Source("README zero-shot", "0", OTHERS)
+    )
     projectors = Published(PROJECTOR_ROW, Source("Table 4", "0", PROJECTOR_ROW))
     levels = [
         Published(row, Source("Table 5", "4", f"MVFA, level {i + 1} only, {kind}-level training"))

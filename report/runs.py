@@ -12,12 +12,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dataset.catalog import info
+from CLIP.hashing import file_hash, sha256
+from CLIP.weight_files import weight_path
+from dataset.catalog import object_info
 from dataset.folder import LABELS, list_images
 from dataset.medical_zero import others
 from dataset.shots import RANDOM_DRAW, read_list
 from errors import UserError
-from options import FEW, ZERO
+from mvfa.options import FEW, ZERO
 from report.plan import (
     ALL_ROW,
     ALL_SWITCHES,
@@ -37,7 +39,6 @@ from report.plan import (
     switch_flags,
 )
 from report.study import DONE, FAILED, Cell, load_cell
-from weight_files import sha256, weight_hash, weight_path
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Column:
 
     def zero(self, row: str, *flags: str) -> Place:
         """A zero-shot run; `flags` are the training's."""
-        return self.place(row, Training(ZERO, self.obj, ("--seed", str(self.seed), *flags)), "test_zero", 0)
+        return self.place(
+            row, Training(ZERO, self.obj, ("--seed", str(self.seed), *flags)), "test_zero", 0
+        )
 
     def normal(self, row: str) -> Place:
         """A run with normal shots only."""
@@ -113,7 +116,10 @@ def level_runs(column: Column) -> list[Place]:
     """Table 5."""
     blocks = tuple(map(str, LEVELS))
     alone = [column.few(row, "--features_list", b) for row, b in zip(ALONE, blocks, strict=True)]
-    among = [replace(column.few(row), flags=("--score_levels", b)) for row, b in zip(AMONG, blocks, strict=True)]
+    among = [
+        replace(column.few(row), flags=("--score_levels", b))
+        for row, b in zip(AMONG, blocks, strict=True)
+    ]
     return [*alone, *among, column.few(ALL_ROW)]
 
 
@@ -121,7 +127,9 @@ def switch_runs(column: Column) -> list[Place]:
     """Paper against released code."""
     every = [name for names in SWITCHES.values() for name in names]
     rows = {**SWITCHES, ALL_SWITCHES: every}
-    released = ("--recipe", "released") if "paper" in column.wanted.shared else ()  # what the switches start from
+    released = (
+        ("--recipe", "released") if "paper" in column.wanted.shared else ()
+    )  # what the switches start from
     return [column.few(row, *released, *switch_flags(names)) for row, names in rows.items()]
 
 
@@ -132,9 +140,13 @@ RUNS: dict[str, Callable[[Column], list[Place]]] = {
     "table4": lambda c: [c.zero(ZERO_ROW), c.zero(PROJECTOR_ROW, "--projector", "all")],
     "table5": level_runs,
     "figure5": lambda c: [c.few(FEW_ROW), c.zero(ZERO_ROW)],
-    "branches": lambda c: [replace(c.few(row), branch=branch) for row, branch in BRANCH_ROWS.items()],
+    "branches": lambda c: [
+        replace(c.few(row), branch=branch) for row, branch in BRANCH_ROWS.items()
+    ],
     "normal": lambda c: [c.normal(NORMAL_ROW)],
-    "allshots": lambda c: [c.few("all shots", shot=available(c.wanted.data_path, c.obj), draw=RANDOM_DRAW)],
+    "allshots": lambda c: [
+        c.few("all shots", shot=available(c.wanted.data_path, c.obj), draw=RANDOM_DRAW)
+    ],
     "skin": lambda c: [c.few(FEW_ROW), c.zero(ZERO_ROW)],
     "switches": switch_runs,
 }
@@ -142,7 +154,9 @@ RUNS: dict[str, Callable[[Column], list[Place]]] = {
 
 def available(data_path: Path, obj: str) -> int:
     """How many normal and abnormal shots an object's folder has, the smaller number."""
-    return min(len(list_images(data_path / f"{obj}_AD" / "valid" / state / "img")) for state in LABELS)
+    return min(
+        len(list_images(data_path / f"{obj}_AD" / "valid" / state / "img")) for state in LABELS
+    )
 
 
 def places(wanted: Wanted) -> list[Place]:
@@ -164,7 +178,7 @@ def digest(*content: object) -> str:
 def weights_identity(wanted: Wanted) -> str:
     """Hash of the CLIP weights, empty if they are not there."""
     try:
-        return weight_hash(weight_path(wanted.model_name, wanted.clip_path))
+        return file_hash(weight_path(wanted.model_name, wanted.clip_path))
     except UserError:
         return ""
 
@@ -184,9 +198,16 @@ def listed(wanted: Wanted, obj: str, flags: Sequence[str]) -> list[list[str]] | 
 
 def training_name(training: Training, wanted: Wanted) -> str:
     """The folder of a training."""
-    told = "".join(flag.replace("--", "-").replace("_list", "") + value for flag, value in pairs(training.flags))
+    told = "".join(
+        flag.replace("--", "-").replace("_list", "") + value
+        for flag, value in pairs(training.flags)
+    )
     steered = (training.flags, wanted.steering[training.setting], wanted.shared)
-    files = (str(wanted.data_path), weights_identity(wanted), listed(wanted, training.obj, training.flags))
+    files = (
+        str(wanted.data_path),
+        weights_identity(wanted),
+        listed(wanted, training.obj, training.flags),
+    )
     return f"{training.setting}-{training.obj}{told}-{digest(*steered, *files)}"
 
 
@@ -208,7 +229,7 @@ def lacks(place: Place, wanted: Wanted) -> str:
     except UserError:
         return "no CLIP weights"
     trained = wanted.published is None and place.training.setting == ZERO
-    needed = [place.obj, *(other.name for other in others(info(place.obj)) if trained)]
+    needed = [place.obj, *(other.name for other in others(object_info(place.obj)) if trained)]
     absent = [name for name in needed if not (wanted.data_path / f"{name}_AD" / "test").is_dir()]
     if absent:
         return f"no images of {', '.join(absent)}"
@@ -233,7 +254,10 @@ def lacks_published(place: Place, folder: Path) -> str:
     They were published for K = 4 and for zero-shot, trained as the released code does by default.
     """
     asked = dict(pairs(place.training.flags))
-    plain = set(asked) <= {"--seed", "--shot", "--iterate"} and int(asked.get("--shot", PAPER_SHOT)) == PAPER_SHOT
+    plain = (
+        set(asked) <= {"--seed", "--shot", "--iterate"}
+        and int(asked.get("--shot", PAPER_SHOT)) == PAPER_SHOT
+    )
     if not plain:
         return "no adapters were published for this row"
     path = published_adapters(place.training, folder)
@@ -245,9 +269,20 @@ def jobs(place: Place, wanted: Wanted, root: Path) -> tuple[Job, Job]:
     if wanted.published is not None:
         return published_jobs(place, wanted, root)
     training, folder = place.training, root / training_name(place.training, wanted)
-    shared = ("--obj", place.obj, *wanted.shared, *wanted.places, f"--save_path={folder}", *training.flags)
+    shared = (
+        "--obj",
+        place.obj,
+        *wanted.shared,
+        *wanted.places,
+        f"--save_path={folder}",
+        *training.flags,
+    )
     lists = (f"--fewshot_path={wanted.fewshot_path}",)
-    learn = (*shared, *wanted.steering[training.setting], *(lists if training.setting == FEW else ()))
+    learn = (
+        *shared,
+        *wanted.steering[training.setting],
+        *(lists if training.setting == FEW else ()),
+    )
     pictures = ("--pictures", str(wanted.pictures))
     score = (*shared, *place.flags, *pictures, *(lists if place.script == "test_few" else ()))
     return (
@@ -261,9 +296,19 @@ def published_jobs(place: Place, wanted: Wanted, root: Path) -> tuple[Job, Job]:
     assert wanted.published is not None
     training, pictures = place.training, ("--pictures", str(wanted.pictures))
     adapters = published_adapters(training, wanted.published)
-    folder = root / f"published-{training_name(training, wanted)}-{digest(sha256_or_none(adapters))}"
+    folder = (
+        root / f"published-{training_name(training, wanted)}-{digest(sha256_or_none(adapters))}"
+    )
     lists = (f"--fewshot_path={wanted.fewshot_path}",) if place.script == "test_few" else ()
-    flags = ("--obj", place.obj, *wanted.shared, *wanted.places, f"--ckpt={adapters}", *training.flags, *place.flags)
+    flags = (
+        "--obj",
+        place.obj,
+        *wanted.shared,
+        *wanted.places,
+        f"--ckpt={adapters}",
+        *training.flags,
+        *place.flags,
+    )
     return (
         Job("", (), folder / "train"),
         Job(place.script, (*flags, *pictures, *lists), folder / test_name(place, wanted, pictures)),
@@ -277,13 +322,30 @@ def sha256_or_none(path: Path) -> str | None:
 
 def filled(place: Place, train: Path, test: Path, lacking: str, failed: str) -> Cell:
     """The cell of a place: from what its run left, else what it lacks or how it failed."""
-    cell = load_cell(place.table, place.row, place.obj, seed=place.seed, draw=place.draw, test=test, training=train)
+    cell = load_cell(
+        place.table,
+        place.row,
+        place.obj,
+        seed=place.seed,
+        draw=place.draw,
+        test=test,
+        training=train,
+    )
     if cell.state != DONE:
-        return replace(cell, state=FAILED, reason=failed) if failed else replace(cell, reason=lacking or cell.reason)
+        return (
+            replace(cell, state=FAILED, reason=failed)
+            if failed
+            else replace(cell, reason=lacking or cell.reason)
+        )
     if place.branch == "both":
         return cell
     image, pixel = cell.measures("image", place.branch), cell.measures("pixel", place.branch)
-    shown = {"image_auroc": image.get("auroc"), "pixel_auroc": pixel.get("auroc"), "details": None, "pictures": None}
+    shown = {
+        "image_auroc": image.get("auroc"),
+        "pixel_auroc": pixel.get("auroc"),
+        "details": None,
+        "pictures": None,
+    }
     return replace(cell, metrics={**cell.metrics, **shown})
 
 
@@ -293,8 +355,14 @@ def settings(cells: Sequence[Cell]) -> dict[str, Mapping[str, Any]]:
     if not done:
         return {}
     metrics, training = done[0].metrics, done[0].training.get("options", {})
-    learned = {key: training.get(key) for key in ("epoch", "batch_size", "learning_rate", "img_size", "precision")}
-    weights = {"file": Path(metrics["weights"]["file"]).name, "sha256": metrics["weights"]["sha256"]}
+    learned = {
+        key: training.get(key)
+        for key in ("epoch", "batch_size", "learning_rate", "img_size", "precision")
+    }
+    weights = {
+        "file": Path(metrics["weights"]["file"]).name,
+        "sha256": metrics["weights"]["sha256"],
+    }
     return {
         "Recipe": training.get("recipe", {}),
         f"Training of the first run ({done[0].row}, {done[0].obj})": learned,

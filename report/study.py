@@ -11,13 +11,24 @@ from typing import Any
 from dataset.catalog import CATALOG
 from errors import UserError
 
-OBJECTS = ("Histopathology", "Chest", "Retina_OCT2017", "Brain", "Liver", "Retina_RESC")  # the paper's order
+OBJECTS = (
+    "Histopathology",
+    "Chest",
+    "Retina_OCT2017",
+    "Brain",
+    "Liver",
+    "Retina_RESC",
+)  # the paper's order
 METRICS = ("image_auroc", "pixel_auroc")
 DONE, MISSING, FAILED = STATES = ("done", "missing", "failed")
-AVERAGE = "average"  # the object name under which paper_results.csv keeps a mean over all six objects
+AVERAGE = (
+    "average"  # the object name under which paper_results.csv keeps a mean over all six objects
+)
 PUBLISHED = Path(__file__).parent / "paper_results.csv"
 
-Figures = Mapping[tuple[str, str, str, str, str], float]  # (table, shot, method, object, metric) -> percent
+Figures = Mapping[
+    tuple[str, str, str, str, str], float
+]  # (table, shot, method, object, metric) -> percent
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,10 @@ class Study:
 
     def at(self, table: str, row: str, obj: str) -> list[Cell]:
         """The runs of one place of a table, by seed and draw."""
-        return sorted((c for c in self.cells if (c.table, c.row, c.obj) == (table, row, obj)), key=lambda c: c.run)
+        return sorted(
+            (c for c in self.cells if (c.table, c.row, c.obj) == (table, row, obj)),
+            key=lambda c: c.run,
+        )
 
     def places(self) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
         """Every place of every table that has runs, in the tables' order."""
@@ -133,7 +147,9 @@ class Study:
                     if cells := self.at(spec.name, row, obj):
                         yield spec, row, obj, cells
 
-    def places_once(self, of: Callable[[Cell], Path | None]) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
+    def places_once(
+        self, of: Callable[[Cell], Path | None]
+    ) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
         """Places, but for those whose runs are all, by a folder of theirs, runs of a place before them."""
         seen: set[tuple[Path | None, ...]] = set()
         for spec, row, obj, cells in self.places():
@@ -172,7 +188,10 @@ def load_published(path: Path = PUBLISHED) -> dict[tuple[str, str, str, str, str
     """The figures of paper_results.csv in percent, by table, shot, method, object and metric."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return {(r["table"], r["shot"], r["method"], r["object"], r["metric"]): float(r["value"]) for r in rows}
+    return {
+        (r["table"], r["shot"], r["method"], r["object"], r["metric"]): float(r["value"])
+        for r in rows
+    }
 
 
 def load_metrics(folder: Path) -> dict[str, Any] | None:
@@ -190,7 +209,14 @@ def load_metrics(folder: Path) -> dict[str, Any] | None:
 
 
 def load_cell(
-    table: str, row: str, obj: str, *, seed: int, draw: int, test: Path, training: Path | None = None
+    table: str,
+    row: str,
+    obj: str,
+    *,
+    seed: int,
+    draw: int,
+    test: Path,
+    training: Path | None = None,
 ) -> Cell:
     """A cell from the folders of its test and training: done if the test has left metrics, else missing."""
     metrics = load_metrics(test)

@@ -8,7 +8,19 @@ from typing import Any
 import pandas as pd
 
 from dataset.catalog import CATALOG
-from report.study import AVERAGE, DONE, METRICS, OBJECTS, Cell, Figures, Source, Study, TableSpec, number, percent
+from report.study import (
+    AVERAGE,
+    DONE,
+    METRICS,
+    OBJECTS,
+    Cell,
+    Figures,
+    Source,
+    Study,
+    TableSpec,
+    number,
+    percent,
+)
 
 METRIC_TITLES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 SELECTIONS = ("test", "valid", "last")  # ways to choose a checkpoint
@@ -51,7 +63,9 @@ class Table:
 
     def markdown(self) -> str:
         """As a Markdown table."""
-        rows = [[column.shown(record[column.key]) for column in self.columns] for record in self.records]
+        rows = [
+            [column.shown(record[column.key]) for column in self.columns] for record in self.records
+        ]
         return markdown_table([column.title for column in self.columns], rows)
 
 
@@ -70,7 +84,10 @@ LONG = (
     Column("note", "Note"),
 )
 NO_DIFFERENCE = "Difference (not taken)"
-DEMO_LONG = tuple(replace(column, title=NO_DIFFERENCE) if column.key == "difference" else column for column in LONG)
+DEMO_LONG = tuple(
+    replace(column, title=NO_DIFFERENCE) if column.key == "difference" else column
+    for column in LONG
+)
 SELECTION = (
     *PLACE,
     Column("metric", "Metric"),
@@ -108,7 +125,9 @@ RUNS = (
 
 def markdown_text(text: str) -> str:
     """Text that stays text in a Markdown table, on one line."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
+    escaped = (
+        text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
+    )
     return " ".join(escaped.split())
 
 
@@ -121,7 +140,11 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def table(name: str, columns: tuple[Column, ...], records: Sequence[Mapping[str, Any]]) -> Table:
     """Records to a table whose number columns are numbers."""
     frame = pd.DataFrame(records, columns=[column.key for column in columns])
-    kinds = {column.key: float if column.digits else "Int64" for column in columns if column.digits is not None}
+    kinds = {
+        column.key: float if column.digits else "Int64"
+        for column in columns
+        if column.digits is not None
+    }
     return Table(name, columns, frame.astype(kinds))
 
 
@@ -140,20 +163,32 @@ def scored(values: Sequence[float], interval: Sequence[float] | None = None) -> 
     """Mean, sample standard deviation (two runs or more) or interval (one run), and the number of runs."""
     low, high = interval if interval and len(values) == 1 else (None, None)
     sd = stdev(values) if len(values) > 1 else None
-    return {"ours": mean(values), "sd": sd, "low": percent(low), "high": percent(high), "runs": len(values)}
+    return {
+        "ours": mean(values),
+        "sd": sd,
+        "low": percent(low),
+        "high": percent(high),
+        "runs": len(values),
+    }
 
 
 def place_score(cells: Sequence[Cell], metric: str) -> dict[str, Any]:
     """The score of one row and object over its runs."""
     found = [(cell, value) for cell in cells if (value := cell.percent(metric)) is not None]
     level = "image" if metric == "image_auroc" else "pixel"
-    interval = (found[0][0].measures(level, "both").get("interval") or {}).get("auroc") if len(found) == 1 else None
+    interval = (
+        (found[0][0].measures(level, "both").get("interval") or {}).get("auroc")
+        if len(found) == 1
+        else None
+    )
     return scored([value for _, value in found], interval)
 
 
 def average_score(groups: Sequence[Sequence[Cell]], metric: str) -> dict[str, Any]:
     """The mean over objects, of each run (seed and draw) that has all of them; then as over any runs."""
-    by_object = [{c.run: v for c in cells if (v := c.percent(metric)) is not None} for cells in groups]
+    by_object = [
+        {c.run: v for c in cells if (v := c.percent(metric)) is not None} for cells in groups
+    ]
     complete = sorted(set.intersection(*map(set, by_object))) if by_object else []
     found = sum(map(bool, by_object))
     lack = f"{found} of {len(groups)} objects" if found < len(groups) else "no run has all objects"
@@ -170,10 +205,14 @@ def note_of(cells: Sequence[Cell]) -> str:
         if cell.state != DONE:
             reason = f"{cell.state}: {cell.reason}" if cell.reason else cell.state
             told[reason] = told.get(reason, 0) + 1
-    return "; ".join(f"{r} ({n} of {len(cells)} runs)" if len(cells) > 1 else r for r, n in told.items())
+    return "; ".join(
+        f"{r} ({n} of {len(cells)} runs)" if len(cells) > 1 else r for r, n in told.items()
+    )
 
 
-def published(figures: Figures, source: Source | None, objects: Sequence[str], metric: str) -> float | None:
+def published(
+    figures: Figures, source: Source | None, objects: Sequence[str], metric: str
+) -> float | None:
     """A published figure in percent: of one object, or the mean over several.
 
     Over all six objects a printed average comes first: Table 5 of the paper prints nothing else.
@@ -224,10 +263,20 @@ def selection_table(study: Study) -> Table:
     for spec, row, obj, cells in study.places_once(lambda cell: cell.learned):
         chosen = [s for c in cells if c.state == DONE and (s := c.training.get("selections"))]
         for metric in study.metrics_of(obj) if chosen else ():
-            runs = [{way: percent((s.get(way) or {}).get(metric)) for way in SELECTIONS} for s in chosen]
+            runs = [
+                {way: percent((s.get(way) or {}).get(metric)) for way in SELECTIONS} for s in chosen
+            ]
             means: dict[str, Any] = {way: mean(run[way] for run in runs) for way in SELECTIONS}
-            gaps = {f"gap_{way}": mean(difference(r["test"], r[way]) for r in runs) for way in SELECTIONS[1:]}
-            place = {"table": spec.title, "row": row, "object": obj, "metric": METRIC_TITLES[metric]}
+            gaps = {
+                f"gap_{way}": mean(difference(r["test"], r[way]) for r in runs)
+                for way in SELECTIONS[1:]
+            }
+            place = {
+                "table": spec.title,
+                "row": row,
+                "object": obj,
+                "metric": METRIC_TITLES[metric],
+            }
             records.append(place | means | gaps | {"runs": len(runs)})
     return table("selections", SELECTION, records)
 
@@ -240,8 +289,16 @@ def detail_table(study: Study) -> Table:
             for branch in ("text", "memory", "both"):
                 found = [m for c in cells if c.state == DONE and (m := c.measures(level, branch))]
                 if found:
-                    place = {"table": spec.title, "row": row, "object": obj, "level": level, "branch": branch}
-                    means: dict[str, Any] = {key: mean(percent(m.get(key)) for m in found) for key in MEASURES}
+                    place = {
+                        "table": spec.title,
+                        "row": row,
+                        "object": obj,
+                        "level": level,
+                        "branch": branch,
+                    }
+                    means: dict[str, Any] = {
+                        key: mean(percent(m.get(key)) for m in found) for key in MEASURES
+                    }
                     threshold = mean(number(m.get("threshold")) for m in found)
                     records.append(place | means | {"threshold": threshold, "runs": len(found)})
     return table("metrics", DETAIL, records)
@@ -250,7 +307,14 @@ def detail_table(study: Study) -> Table:
 def run_table(study: Study, states: Sequence[str] | None = None) -> Table:
     """Every cell, or those of some states."""
     records = [
-        {"table": spec.title, "row": row, "object": obj, "seed": c.seed, "draw": c.draw, "state": c.state}
+        {
+            "table": spec.title,
+            "row": row,
+            "object": obj,
+            "seed": c.seed,
+            "draw": c.draw,
+            "state": c.state,
+        }
         | {"reason": c.reason, **{metric: c.percent(metric) for metric in METRICS}}
         for spec, row, obj, cells in study.places()
         for c in cells

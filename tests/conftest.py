@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from CLIP import CLIP, ClipConfig, Tower, create_model
-from CLIP.demo_weights import write_demo_weights
-from dataset.demo import write_demo
-from tests.standin import write_standin
+from CLIP.model import CLIP, ClipConfig, Tower
+from CLIP.weights import create_model
+from synthetic.images import write_demo
+from synthetic.network import write_demo_weights
+from synthetic.standin import write_standin
 
 REFERENCE = Path(__file__).parent / "reference"
 # one table of tolerances for comparing float32 results with an independent float32 implementation
-TOLERANCE = {torch.float32: {"rtol": 1e-4, "atol": 1e-5}, torch.float64: {"rtol": 1e-9, "atol": 1e-12}}
+TOLERANCE = {
+    torch.float32: {"rtol": 1e-4, "atol": 1e-5},
+    torch.float64: {"rtol": 1e-9, "atol": 1e-12},
+}
 
 TINY = ClipConfig(
     embed_dim=64,

@@ -31,7 +31,13 @@ def write_pictures(folder: Path, masks: bool) -> list[dict]:
         )
         paths = {"panel": f"{stem}.png", "image": f"{stem}-image.png", "map": f"{stem}-map.png"}
         paths["mask"] = f"{stem}-mask.png" if masks else None
-        entries.append({"file": f"X_AD/test/Ungood/img/{index}.png", "label": int(index != 1), "score": 0.25 * index})
+        entries.append(
+            {
+                "file": f"X_AD/test/Ungood/img/{index}.png",
+                "label": int(index != 1),
+                "score": 0.25 * index,
+            }
+        )
         entries[-1] |= {"rank": rank, **paths}
     return entries
 
@@ -41,7 +47,13 @@ def branch(auroc: float, interval: bool, pixel: bool) -> dict:
     fpr = np.linspace(0, 1, 200)
     roc = np.stack([fpr, fpr ** (1 / auroc - 1)], axis=1).tolist()
     pr = np.stack([fpr, 1 - (1 - auroc) * fpr], axis=1).tolist()
-    shared = {"auroc": auroc, "average_precision": auroc - 0.01, "threshold": 0.4, "roc": roc, "pr": pr}
+    shared = {
+        "auroc": auroc,
+        "average_precision": auroc - 0.01,
+        "threshold": 0.4,
+        "roc": roc,
+        "pr": pr,
+    }
     if pixel:
         return shared | {"aupro": auroc - 0.05, "dice": auroc - 0.3}
     bounds = {"auroc": [auroc - 0.02, auroc + 0.01], "average_precision": [auroc - 0.03, auroc]}
@@ -76,15 +88,23 @@ def done(table: str, row: str, obj: str, image: float, pixel: float | None, **mo
         "pictures": write_pictures(folder, pixel is not None) if folder else [],
     }
     selections = {
-        way: {"epoch": epoch, "image_auroc": image - loss, "pixel_auroc": None if pixel is None else pixel - loss}
+        way: {
+            "epoch": epoch,
+            "image_auroc": image - loss,
+            "pixel_auroc": None if pixel is None else pixel - loss,
+        }
         for way, epoch, loss in (("test", 3, 0.0), ("valid", 5, 0.0125), ("last", 49, 0.02))
     }
     run = {"seed": 111, "draw": 0} | more
     training = {"selections": selections} | RECIPE
-    return Cell(table, row, obj, **run, state=DONE, metrics=metrics, training=training, folder=folder)
+    return Cell(
+        table, row, obj, **run, state=DONE, metrics=metrics, training=training, folder=folder
+    )
 
 
-def paper(row: str, table: str, shot: str, method: str = "MVFA", readme: str | None = None) -> Published:
+def paper(
+    row: str, table: str, shot: str, method: str = "MVFA", readme: str | None = None
+) -> Published:
     """Where the published figures of a row are."""
     implementation = Source(readme, shot, "MVFA (implementation)") if readme else None
     return Published(row, Source(table, shot, method), implementation)
@@ -94,7 +114,10 @@ def invented(folder: Path, demo: bool = False) -> Study:
     """The study."""
     shots = (2, 4, 8)
     curve = tuple(f"K = {k}" for k in shots)
-    published = [paper(row, "Table 1" if k == 4 else "Figure 3", str(k)) for row, k in zip(curve, shots, strict=True)]
+    published = [
+        paper(row, "Table 1" if k == 4 else "Figure 3", str(k))
+        for row, k in zip(curve, shots, strict=True)
+    ]
     specs = (
         TableSpec(
             "table1",
@@ -112,7 +135,9 @@ def invented(folder: Path, demo: bool = False) -> Study:
             published=tuple(published),
             shots=shots,
         ),
-        TableSpec("skin", "Addition: skin", "An object that the paper has not.", ("zero-shot",), ("Skin",)),
+        TableSpec(
+            "skin", "Addition: skin", "An object that the paper has not.", ("zero-shot",), ("Skin",)
+        ),
     )
     cells = [
         done("table1", FEW, "Brain", 0.92, 0.97, seed=111, folder=folder / "brain"),
@@ -125,7 +150,8 @@ def invented(folder: Path, demo: bool = False) -> Study:
     ]
     for gain, row in enumerate(curve):
         cells += [
-            done("figure3", row, "Chest", 0.70 + 0.05 * gain + 0.01 * seed, None, seed=111 + seed) for seed in range(2)
+            done("figure3", row, "Chest", 0.70 + 0.05 * gain + 0.01 * seed, None, seed=111 + seed)
+            for seed in range(2)
         ]
         cells += [done("figure3", row, "Brain", 0.80 + 0.05 * gain, 0.9 + 0.02 * gain)]
     protocol = {
@@ -133,4 +159,6 @@ def invented(folder: Path, demo: bool = False) -> Study:
         "versions": {"python": "3.11.0", "torch": "2.6.0"},
         "weights": {"file": "ViT-demo.pt", "sha256": "0" * 64},
     }
-    return Study("Invented study", demo, specs, tuple(cells), "python reproduce.py --tables table1", protocol)
+    return Study(
+        "Invented study", demo, specs, tuple(cells), "python reproduce.py --tables table1", protocol
+    )

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
 import train_few
 from benchmarks import baseline
 from benchmarks.baseline_network import load
-from CLIP import MVFA, create_model
-from dataset.catalog import info
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import object_info
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
-from engine import ScoreForm, Trainer, build_memory, predict, train
-from evaluation import evaluate
 from loss import Objective
+from mvfa import checkpoint
+from mvfa.engine import ScoreForm, Trainer, build_memory, predict, train
+from mvfa.evaluation import evaluate
+from mvfa.features import FeatureLoader
 from prompt import text_features
-from streams import Streams
 from tests.conftest import TOLERANCE
 
 CPU = torch.device("cpu")
@@ -36,19 +37,22 @@ class Both:
     """One object, one support set and the same adapters in the yardstick and in the program."""
 
     def __init__(self, weights, root, obj: str) -> None:
-        self.info = info(obj)
+        self.info = object_info(obj)
         shots = choose_shots(root / "data", self.info, 2, lists=root / "fewshot_seed")
         self.support = Support(shots, self.info, SIDE)
         self.tests = evaluation_set(root / "data", self.info, SIDE)
         self.model = load(weights, SIDE, LEVELS)
         self.clip = create_model(None, weights, image_size=SIDE)
         self.mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS)
-        theirs = {f"{b}_adapters": getattr(self.model, f"{b}_adapters").state_dict() for b in ("seg", "det")}
+        theirs = {
+            f"{b}_adapters": getattr(self.model, f"{b}_adapters").state_dict()
+            for b in ("seg", "det")
+        }
         checkpoint.apply(self.mvfa, checkpoint.Checkpoint(theirs, {}, weights))
         self.text = text_features(self.clip, self.info.noun)
 
-    def streams(self, source) -> Streams:
-        return Streams(source, self.mvfa, device=CPU, batch_size=3)
+    def streams(self, source) -> FeatureLoader:
+        return FeatureLoader(source, self.mvfa, device=CPU, batch_size=3)
 
     def bank(self) -> list[torch.Tensor]:
         branch = "seg" if self.info.masks else "det"
@@ -62,7 +66,9 @@ class Both:
             baseline.score_image(self.model, record, self.text, bank, SIDE, kept)
         streams = self.streams(self.tests)
         bank = self.bank() if few else None
-        found = predict(self.mvfa, streams, self.text, bank, masks=self.info.masks, form=ScoreForm())
+        found = predict(
+            self.mvfa, streams, self.text, bank, masks=self.info.masks, form=ScoreForm()
+        )
         return baseline.evaluate(kept), evaluate(found, streams)
 
 
@@ -100,10 +106,18 @@ def test_losses_of_the_first_steps(both):
     order, theirs, ours = torch.randperm(len(both.support)).tolist()[:12], [], []
     for i in order:
         mask = both.support.masks[i] if both.info.masks else None
-        theirs.append(training.step(both.support.images[i], both.support.labels[i], mask, both.text))
+        theirs.append(
+            training.step(both.support.images[i], both.support.labels[i], mask, both.text)
+        )
     streams = both.streams(both.support)
     streams.batch_size = 1
-    train(Trainer(both.mvfa, Objective(), 1e-3), streams, {both.info.noun: both.text}, order, ours.append)
+    train(
+        Trainer(both.mvfa, Objective(), 1e-3),
+        streams,
+        {both.info.noun: both.text},
+        order,
+        ours.append,
+    )
     assert len(set(ours)) == len(ours)
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)  # rounding grows from step to step
     backbone = both.model.network.visual.conv1.weight
@@ -120,10 +134,25 @@ def test_attention_maps_are_returned(both):
 
 @pytest.mark.parametrize("obj", OBJECTS)
 def test_whole_runs_agree(tiny_path, demo_root, tmp_path, capsys, obj):
-    flags = ["--obj", obj, "--shot", 2, "--epoch", 2, "--img_size", SIDE, "--features_list", *LEVELS, "--seed", 7]
+    flags = [
+        "--obj",
+        obj,
+        "--shot",
+        2,
+        "--epoch",
+        2,
+        "--img_size",
+        SIDE,
+        "--features_list",
+        *LEVELS,
+        "--seed",
+        7,
+    ]
     flags += ["--data_path", demo_root / "data", "--fewshot_path", demo_root / "fewshot_seed"]
     flags += ["--clip_path", tiny_path, "--save_path", tmp_path / "ckpt"]
-    flags = [str(flag) for flag in [*flags, "--learning_rate", 1e-5]]  # so low that rounding does not grow
+    flags = [
+        str(flag) for flag in [*flags, "--learning_rate", 1e-5]
+    ]  # so low that rounding does not grow
     ours = train_few.main([*flags, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     theirs = baseline.main(flags)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-import caches
-from caches import DecodedImages, allocate, divide, stored_text, text_key
-from CLIP import MVFA
-from dataset.catalog import info
+from CLIP.adapter import MVFA
+from dataset.catalog import object_info
 from dataset.medical_few import evaluation_set
-from options import default_cache
-from streams import Streams
+from mvfa import caches
+from mvfa.caches import DecodedImages, allocate, divide, stored_text, text_key
+from mvfa.features import FeatureLoader
+from mvfa.options import default_cache
 
 CPU = torch.device("cpu")
 TEXT = torch.nn.functional.normalize(torch.arange(1.0, 9.0).view(4, 2), dim=0)
@@ -46,10 +46,12 @@ def test_a_store_goes_to_a_file_when_memory_is_short(monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("gigabytes", [0.0, 30e-6, 60e-6, 1.0])
 def test_streams_are_the_same_whatever_is_kept(demo_root, tiny, gigabytes, workers):
-    source = evaluation_set(demo_root / "data", info("Brain"), 32)
+    source = evaluation_set(demo_root / "data", object_info("Brain"), 32)
     mvfa = MVFA(tiny.visual, 64, (1, 2, 4), generator=torch.Generator().manual_seed(0))
-    plain = Streams(source, mvfa, device=CPU, batch_size=3)
-    kept = Streams(source, mvfa, device=CPU, batch_size=3, cache_gb=gigabytes, workers=workers)
+    plain = FeatureLoader(source, mvfa, device=CPU, batch_size=3)
+    kept = FeatureLoader(
+        source, mvfa, device=CPU, batch_size=3, cache_gb=gigabytes, workers=workers
+    )
     for order in (range(10), [7, 3, 9, 0, 1, 2, 8, 6, 5, 4]):
         for a, b in zip(plain.batches(order), kept.batches(order), strict=True):
             torch.testing.assert_close(a.stream, b.stream)
@@ -57,7 +59,7 @@ def test_streams_are_the_same_whatever_is_kept(demo_root, tiny, gigabytes, worke
 
 
 def test_decoded_images_are_read_once(demo_root):
-    source = evaluation_set(demo_root / "data", info("Brain"), 32)
+    source = evaluation_set(demo_root / "data", object_info("Brain"), 32)
     decoded = DecodedImages(source, first=2, capacity=5)
     first = [decoded[i] for i in range(10)]
     for record in source.records:
@@ -96,8 +98,19 @@ def test_a_broken_entry_is_made_again(tmp_path, content):
 
 
 def test_the_key_depends_on_everything():
-    settings = {"weights": "a", "activation": "gelu", "precision": "fp32", "sentences": [["a"], ["b"]]}
-    changes = [{}, {"weights": "b"}, {"activation": "quickgelu"}, {"precision": "bf16"}, {"sentences": [["a"], ["c"]]}]
+    settings = {
+        "weights": "a",
+        "activation": "gelu",
+        "precision": "fp32",
+        "sentences": [["a"], ["b"]],
+    }
+    changes = [
+        {},
+        {"weights": "b"},
+        {"activation": "quickgelu"},
+        {"precision": "bf16"},
+        {"sentences": [["a"], ["c"]]},
+    ]
     assert len({text_key(**(settings | change)) for change in changes}) == len(changes)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.catalog import info
+from dataset.catalog import object_info
 from dataset.check import check_labels, check_records, mask_content
 from dataset.folder import list_images, list_split, load_image
 from dataset.shots import choose_shots
@@ -103,15 +103,20 @@ def test_images_of_more_than_8_bit_are_refused(tmp_path, mode, dtype, suffix):
     Image.frombytes(mode, (10, 12), values.tobytes()).save(path)
     for read in (load_image, mask_content):
         with pytest.raises(
-            UserError, match=rf"image\{suffix} has more than 8 bit a pixel \(Pillow mode [IF].*scale the"
+            UserError,
+            match=rf"image\{suffix} has more than 8 bit a pixel \(Pillow mode [IF].*scale the",
         ):
             read(path, 8)
 
 
 def test_one_label_says_what_it_counts():
-    with pytest.raises(UserError, match=r"got 3 abnormal and 0 normal images; check the test folder$"):
+    with pytest.raises(
+        UserError, match=r"got 3 abnormal and 0 normal images; check the test folder$"
+    ):
         check_labels(3, 0, "images")
-    with pytest.raises(UserError, match=r"got 0 abnormal and 9 normal pixels; check the test folder and its masks$"):
+    with pytest.raises(
+        UserError, match=r"got 0 abnormal and 9 normal pixels; check the test folder and its masks$"
+    ):
         check_labels(0, 9, "pixels")
 
 
@@ -119,8 +124,16 @@ def test_a_whole_split_is_counted(demo_root, tmp_path):
     shutil.copytree(demo_root / "data" / "Brain_AD", tmp_path / "Brain_AD")
     Image.new("L", (9, 9)).save(tmp_path / "Brain_AD/test/Ungood/anomaly_mask/002.png")
     seen = []
-    checked = check_records(list_split(tmp_path, info("Brain"), "test"), 32, lambda: seen.append(1))
-    assert (checked.normal, checked.abnormal, checked.masks, checked.empty, checked.foreground) == (5, 5, 5, 1, 4)
+    checked = check_records(
+        list_split(tmp_path, object_info("Brain"), "test"), 32, lambda: seen.append(1)
+    )
+    assert (checked.normal, checked.abnormal, checked.masks, checked.empty, checked.foreground) == (
+        5,
+        5,
+        5,
+        1,
+        4,
+    )
     assert len(seen) == 10
 
 
@@ -158,7 +171,9 @@ def test_files_that_cannot_be_followed_are_refused(tmp_path):
     (folder / "c.png").unlink()
     (folder / "more" / "deep").mkdir(parents=True)
     shutil.copy(folder / "a.png", folder / "more" / "deep" / "d.png")
-    with pytest.raises(UserError, match=r"more/deep/d\.png is an image in a subfolder; move it into .*img"):
+    with pytest.raises(
+        UserError, match=r"more/deep/d\.png is an image in a subfolder; move it into .*img"
+    ):
         list_images(folder)
 
 
@@ -175,10 +190,10 @@ def test_folders_that_cannot_be_followed_are_refused(tmp_path):
 
 def test_a_link_to_nowhere_does_not_change_a_draw(demo_root, tmp_path):
     shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
-    choose_shots(tmp_path, info("Chest"), 2, draw=-1)
+    choose_shots(tmp_path, object_info("Chest"), 2, draw=-1)
     (tmp_path / "Chest_AD" / "valid" / "good" / "img" / "0.png").symlink_to("nowhere.png")
     with pytest.raises(UserError, match=r"0\.png is a link that leads nowhere"):
-        choose_shots(tmp_path, info("Chest"), 2, draw=-1)
+        choose_shots(tmp_path, object_info("Chest"), 2, draw=-1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -186,4 +201,4 @@ def test_an_unreadable_image_is_refused(demo_root, tmp_path):
     shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
     (tmp_path / "Chest_AD" / "test" / "good" / "img" / "000.png").chmod(0)
     with pytest.raises(UserError, match=r"000\.png is not a readable image .*Permission denied"):
-        check_records(list_split(tmp_path, info("Chest"), "test"), 32)
+        check_records(list_split(tmp_path, object_info("Chest"), "test"), 32)

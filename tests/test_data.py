@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.catalog import BENCHMARK, CATALOG, info
+from dataset.catalog import BENCHMARK, CATALOG, object_info
 from dataset.folder import ImageSet, list_split, load_image, load_mask, resize
 from dataset.items import unpack_masks
 from dataset.medical_few import Support, evaluation_set
@@ -24,11 +24,11 @@ def test_catalog():
     assert [i.name for i in BENCHMARK] == BENCHMARK_NAMES
     assert [i.name for i in CATALOG.values() if i.masks] == ["Brain", "Liver", "Retina_RESC"]
     with pytest.raises(UserError, match="unknown object 'Lung'; known: Brain, Liver"):
-        info("Lung")
+        object_info("Lung")
 
 
 def test_order_and_labels(demo_root):
-    tests = evaluation_set(demo_root / "data", info("Brain"), 48)
+    tests = evaluation_set(demo_root / "data", object_info("Brain"), 48)
     names = [r.image.name for r in tests.records]
     assert names == sorted(names[:5]) + sorted(names[5:])
     assert tests.labels.tolist() == [0] * 5 + [1] * 5
@@ -60,20 +60,20 @@ def test_every_image_format(tmp_path, suffix):
     folder.mkdir(parents=True)
     Image.new("L", (20, 30), 128).save(folder / f"a{suffix}")
     (folder / "notes.txt").write_text("not an image")
-    (record,) = list_split(tmp_path, info("Chest"), "test")
+    (record,) = list_split(tmp_path, object_info("Chest"), "test")
     assert load_image(record.image, 8).float().mean() == pytest.approx(128, abs=1)
 
 
 def test_what_is_missing_is_named(tmp_path, demo_root):
     with pytest.raises(UserError, match=r"no folder .*Liver_AD; unpack the archive of Liver"):
-        list_split(tmp_path, info("Liver"), "test")
+        list_split(tmp_path, object_info("Liver"), "test")
     (tmp_path / "Liver_AD").mkdir()
     with pytest.raises(UserError, match=r"no images below .*Liver_AD/test; expected \.png"):
-        list_split(tmp_path, info("Liver"), "test")
+        list_split(tmp_path, object_info("Liver"), "test")
     shutil.copytree(demo_root / "data" / "Brain_AD", tmp_path / "Brain_AD")
     next((tmp_path / "Brain_AD/test/Ungood/anomaly_mask").glob("*.png")).unlink()
     with pytest.raises(UserError, match=r"no mask .*; a mask has its image's file name"):
-        list_split(tmp_path, info("Brain"), "test")
+        list_split(tmp_path, object_info("Brain"), "test")
     broken = next((tmp_path / "Brain_AD/test/good/img").glob("*.png"))
     broken.write_text("not an image")
     with pytest.raises(UserError, match="is not a readable image"):
@@ -85,13 +85,15 @@ def test_a_mask_may_have_another_suffix(tmp_path, demo_root):
     for mask in sorted((tmp_path / "Brain_AD/test/Ungood/anomaly_mask").glob("*.png")):
         Image.open(mask).save(mask.with_suffix(".bmp"))
         mask.unlink()
-    records = list_split(tmp_path, info("Brain"), "test")
+    records = list_split(tmp_path, object_info("Brain"), "test")
     assert [r.mask.suffix for r in records if r.label] == [".bmp"] * 5
     assert load_mask(records[-1], 32).max() == 255
 
 
 def test_shots_follow_the_list(demo_root):
-    shots = choose_shots(demo_root / "data", info("Brain"), 2, lists=demo_root / "fewshot_seed")
+    shots = choose_shots(
+        demo_root / "data", object_info("Brain"), 2, lists=demo_root / "fewshot_seed"
+    )
     text = (demo_root / "fewshot_seed/Brain/2-shot.txt").read_text().splitlines()
     assert f"n-0: {' '.join(shots.names()['normal'])}" in text
     assert f"a-0: {' '.join(shots.names()['abnormal'])}" in text
@@ -99,15 +101,17 @@ def test_shots_follow_the_list(demo_root):
 
 def test_drawn_shots_depend_on_the_seed_alone(demo_root):
     def draw(seed: int) -> dict:
-        return choose_shots(demo_root / "data", info("Chest"), 2, draw=-1, seed=seed).names()
+        return choose_shots(demo_root / "data", object_info("Chest"), 2, draw=-1, seed=seed).names()
 
     assert draw(1) == draw(1)
     assert len({str(draw(seed)) for seed in range(8)}) > 1
 
 
 def test_bad_shot_lists_are_refused(demo_root, tmp_path):
-    data, brain = demo_root / "data", info("Brain")
-    with pytest.raises(UserError, match=r"no shot list .*; get https://.*Brain/2-shot.txt, pass --fewshot_path"):
+    data, brain = demo_root / "data", object_info("Brain")
+    with pytest.raises(
+        UserError, match=r"no shot list .*; get https://.*Brain/2-shot.txt, pass --fewshot_path"
+    ):
         choose_shots(data, brain, 2, lists=tmp_path)
     with pytest.raises(UserError, match="has 4 images; choose at most as many"):
         choose_shots(data, brain, 5, draw=-1)
@@ -124,8 +128,10 @@ def test_bad_shot_lists_are_refused(demo_root, tmp_path):
 
 
 def test_support_set(demo_root):
-    shots = choose_shots(demo_root / "data", info("Brain"), 2, lists=demo_root / "fewshot_seed")
-    support = Support(shots, info("Brain"), 32)
+    shots = choose_shots(
+        demo_root / "data", object_info("Brain"), 2, lists=demo_root / "fewshot_seed"
+    )
+    support = Support(shots, object_info("Brain"), 32)
     assert support.images.shape == (44, 3, 32, 32)
     assert support.labels.tolist() == [1] * 22 + [0] * 22
     assert support.normal == list(range(22, 44))
@@ -146,11 +152,11 @@ def test_augmentation_by_hand():
 
 
 def test_zero_shot_set_leaves_its_object_out(demo_root):
-    train = zero_shot_set(demo_root / "data", info("Liver"), 16)
+    train = zero_shot_set(demo_root / "data", object_info("Liver"), 16)
     assert len(train) == 50
     assert {r.object.name for r in train.records} == set(BENCHMARK_NAMES) - {"Liver"}
     assert train.masked.sum() == 20
-    assert len(others(info("Liver"))) == 5
+    assert len(others(object_info("Liver"))) == 5
 
 
 def test_an_unusable_device_is_refused():
@@ -160,5 +166,5 @@ def test_an_unusable_device_is_refused():
 
 
 def test_image_sets_know_their_nouns(demo_root):
-    records = list_split(demo_root / "data", info("Chest"), "valid")
+    records = list_split(demo_root / "data", object_info("Chest"), "valid")
     assert set(ImageSet(records, 16).nouns) == {"Chest X-ray film"}

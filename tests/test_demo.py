@@ -7,13 +7,13 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import demo
-import weight_files
-from CLIP.demo_weights import NAME, demo_state
+from CLIP import weight_files
 from CLIP.weights import model_config
-from dataset.catalog import CATALOG, info
-from dataset.demo import write_demo
-from dataset.demo_anatomy import PAINTERS
+from dataset.catalog import CATALOG, object_info
 from dataset.folder import list_split
+from synthetic.anatomy import PAINTERS
+from synthetic.images import write_demo
+from synthetic.network import NAME, demo_state
 
 MASKED = [name for name, entry in CATALOG.items() if entry.masks]
 
@@ -34,15 +34,17 @@ def root(tmp_path_factory):
 
 def grey(path) -> np.ndarray:
     with Image.open(path) as image:
-        return np.asarray(image.convert("L").resize((60, 60), Image.Resampling.BILINEAR), dtype=np.float64)
+        return np.asarray(
+            image.convert("L").resize((60, 60), Image.Resampling.BILINEAR), dtype=np.float64
+        )
 
 
 def threshold_auroc(data, name: str) -> tuple[float, float | None]:
     """The best that a threshold on grey values can do, bright or dark: image AUROC of the mean, pixel AUROC."""
-    records = list_split(data, info(name), "test")
+    records = list_split(data, object_info(name), "test")
     images = [grey(r.image) for r in records]
     by_image = roc_auc_score([r.label for r in records], [image.mean() for image in images])
-    if not info(name).masks:
+    if not object_info(name).masks:
         return max(by_image, 1 - by_image), None
     masks = [np.zeros((60, 60)) if r.mask is None else grey(r.mask) for r in records]
     by_pixel = roc_auc_score(np.stack(masks).ravel() > 127, np.stack(images).ravel())
@@ -50,7 +52,11 @@ def threshold_auroc(data, name: str) -> tuple[float, float | None]:
 
 
 def table(root) -> dict[str, list[str]]:
-    rows = [line for line in (root / "table.md").read_text().splitlines() if line.startswith(("| few", "| zero"))]
+    rows = [
+        line
+        for line in (root / "table.md").read_text().splitlines()
+        if line.startswith(("| few", "| zero"))
+    ]
     return {row.split("|")[1].split()[0]: row.split("|")[2:-1] for row in rows}
 
 
@@ -95,7 +101,7 @@ def test_images_depend_on_their_place_alone(tmp_path):
 
 @pytest.mark.parametrize("name", MASKED)
 def test_lesions_have_masks_of_a_sensible_size(demo_root, name):
-    for record in list_split(demo_root / "data", info(name), "test"):
+    for record in list_split(demo_root / "data", object_info(name), "test"):
         if record.label:
             share = (grey(record.mask) > 127).mean()
             assert 0.01 < share < 0.3

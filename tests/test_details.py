@@ -13,10 +13,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-import details
-from counts import StreamingCounts, count
-from details import bootstrap, image_details, region_shares
-from metrics import aupro, auroc, average_precision, best_f1, f1_at
+from mvfa import details
+from mvfa.details import bootstrap, image_details, region_shares
+from mvfa.histograms import StreamingHistogram, count
+from mvfa.metrics import aupro, auroc, average_precision, best_f1, f1_at
 
 
 def pixels(kind: str, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +51,7 @@ def plain_aupro(scores: np.ndarray, masks: np.ndarray, limit: float) -> float:
 
 
 def counted(scores: torch.Tensor, masks: torch.Tensor, limit: int):
-    streaming = StreamingCounts(exact_limit=limit)
+    streaming = StreamingHistogram(exact_limit=limit)
     for s, m in zip(scores.split(3), masks.split(3), strict=True):
         streaming.update(s, m, region_shares(m))
     return streaming.counts()
@@ -122,7 +122,9 @@ def test_curves_are_short_and_end_to_end():
     scores = (torch.rand(50_000, generator=g) * 0.7 + 0.3 * labels).clamp(0, 1)
     found = details.curves(count(scores, labels))
     assert len(found["roc"]) <= details.POINTS + 1
-    assert auc(*zip(*found["roc"], strict=True)) == pytest.approx(roc_auc_score(labels, scores), abs=1e-3)
+    assert auc(*zip(*found["roc"], strict=True)) == pytest.approx(
+        roc_auc_score(labels, scores), abs=1e-3
+    )
     recall, precision = zip(*found["pr"], strict=True)
     assert recall[-1] == 1
     assert precision[-1] == pytest.approx(float(labels.double().mean()), abs=1e-4)

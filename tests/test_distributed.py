@@ -14,7 +14,7 @@ import torch
 import test_few as script_test_few
 import train_few as script_train_few
 import train_zero as script_train_zero
-from distributed import World
+from mvfa.distributed import World
 from tests.test_scripts import ROOT, flags  # noqa: F401  # the fixture
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -49,7 +49,9 @@ def test_shares_cover_every_image_once():
         worlds = [World(rank, size) for rank in range(size)]
         shares = [world.share(range(11), 2) for world in worlds]
         assert len({len(share) for share in shares}) == 1
-        assert sorted(i for share in shares for images, _ in share for i in images) == list(range(11))
+        assert sorted(i for share in shares for images, _ in share for i in images) == list(
+            range(11)
+        )
         for step in zip(*shares, strict=True):
             assert {total for _, total in step} == {sum(len(images) for images, _ in step)}
 
@@ -73,14 +75,19 @@ def test_two_processes_score_as_one(flags, tmp_path, obj):  # noqa: F811
     assert found["image_auroc"] == pytest.approx(alone.image_auroc, abs=1e-6)
     if alone.pixel_auroc is not None:
         assert found["pixel_auroc"] == pytest.approx(alone.pixel_auroc, abs=1e-6)
-    one, two = ((tmp_path / name / "scores.csv").read_text().splitlines() for name in ("out/test_few", "two"))
+    one, two = (
+        (tmp_path / name / "scores.csv").read_text().splitlines()
+        for name in ("out/test_few", "two")
+    )
     assert [row.split(",")[:2] for row in one] == [row.split(",")[:2] for row in two]
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(flags, tmp_path):  # noqa: F811
     more = ["--epoch", 1, "--learning_rate", "1e-3"]
     script_train_zero.main(flags("Liver", "train_zero", *more, "--batch_size", 2))
-    arguments = flags("Liver", "train_zero", *more, "--out", tmp_path / "two", "--save_path", tmp_path / "two")
+    arguments = flags(
+        "Liver", "train_zero", *more, "--out", tmp_path / "two", "--save_path", tmp_path / "two"
+    )
     run_two("train_zero.py", arguments)
     one, two = metrics(tmp_path / "out" / "train_zero"), metrics(tmp_path / "two")
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
@@ -97,7 +104,11 @@ def ranks(parent: int) -> list[int]:
 def test_a_killed_rank_stops_the_others(flags, tmp_path):  # noqa: F811
     arguments = flags("Liver", "train_zero", "--epoch", 500)
     process = subprocess.Popen(
-        torchrun("train_zero.py", *arguments), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        torchrun("train_zero.py", *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     checkpoint, deadline = tmp_path / "ckpt" / "Liver.pth", time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:

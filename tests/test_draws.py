@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from dataset.catalog import info
+from dataset.catalog import object_info
 from dataset.draws import case_of, draw_lists, group_by_case, main, write_lists
 from dataset.shots import choose_shots
 from errors import UserError
 
 ROOT = Path(__file__).parent.parent
 PLAIN = [f"{n:03d}.png" for n in range(40)]
-SLICES = [f"{case:05d}_{n}.png" for case in range(6) for n in (40, 50, 60)[: 1 + case % 3]]  # 1 to 3 of 6 cases
+SLICES = [
+    f"{case:05d}_{n}.png" for case in range(6) for n in (40, 50, 60)[: 1 + case % 3]
+]  # 1 to 3 of 6 cases
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,11 @@ def test_case_of_a_name(name, case):
 def test_names_that_show_no_case_are_cases_of_their_own():
     for names in (PLAIN, ["slice_1.png", "slice_2.png", "slice_3.png"], ["a_1.png", "b_1.png"]):
         assert group_by_case(names[::-1]) == [[name] for name in names]
-    assert group_by_case(["b_2.png", "b_1.png", "a_1.png", "x.png"]) == [["a_1.png"], ["b_1.png", "b_2.png"], ["x.png"]]
+    assert group_by_case(["b_2.png", "b_1.png", "a_1.png", "x.png"]) == [
+        ["a_1.png"],
+        ["b_1.png", "b_2.png"],
+        ["x.png"],
+    ]
 
 
 def test_draws_are_nested_whatever_else_is_asked_for():
@@ -63,7 +69,9 @@ def test_every_image_is_drawn_equally_often():
     for (chosen,) in (draw_lists(names, [2], 1, seed)[2] for seed in range(2_000)):
         for name in chosen:
             counts[name] += 1
-    assert all(abs(count - 500) < 5 * 19.4 for count in counts.values())  # 5 deviations of a binomial (2,000, 1/4)
+    assert all(
+        abs(count - 500) < 5 * 19.4 for count in counts.values()
+    )  # 5 deviations of a binomial (2,000, 1/4)
 
 
 def test_shots_come_from_as_many_cases_as_possible():
@@ -73,8 +81,13 @@ def test_shots_come_from_as_many_cases_as_possible():
             assert len(set(taken)) == min(k, 6)
             available = {case: sum(case_of(name) == case for name in SLICES) for case in set(taken)}
             # nobody gives a second or third image while another case that has one still waits
-            assert all(taken.count(case) >= min(available[case], max(map(taken.count, taken)) - 1) for case in taken)
-    assert set().union(*draw_lists(SLICES, [6], 50, 1)[6]) == set(SLICES)  # not always the first slice of a case
+            assert all(
+                taken.count(case) >= min(available[case], max(map(taken.count, taken)) - 1)
+                for case in taken
+            )
+    assert set().union(*draw_lists(SLICES, [6], 50, 1)[6]) == set(
+        SLICES
+    )  # not always the first slice of a case
     loose = draw_lists(SLICES, [6], 20, 1, by_case=False)[6]
     assert any(len({case_of(name) for name in names}) < 6 for names in loose)
 
@@ -89,17 +102,23 @@ def test_all_images_may_be_drawn_but_not_more():
 def test_written_lists_are_read(demo_root, tmp_path, capsys):
     argv = f"--obj Brain --data_path {demo_root}/data --fewshot_path {tmp_path} --shots 4 2 --draws 3 --seed 5"
     assert main(argv.split()) == [tmp_path / "Brain" / f"{k}-shot.txt" for k in (2, 4)]
-    assert capsys.readouterr().out.split() == [f"{tmp_path}/Brain/2-shot.txt", f"{tmp_path}/Brain/4-shot.txt"]
+    assert capsys.readouterr().out.split() == [
+        f"{tmp_path}/Brain/2-shot.txt",
+        f"{tmp_path}/Brain/4-shot.txt",
+    ]
     files = [f"{n:03d}.png" for n in range(4)]
     expected = [draw_lists(files, [2], 3, 5, tag=tag)[2] for tag in "na"]
     for draw in range(3):
         few, more = (
-            choose_shots(demo_root / "data", info("Brain"), k, draw=draw, lists=tmp_path).names() for k in (2, 4)
+            choose_shots(
+                demo_root / "data", object_info("Brain"), k, draw=draw, lists=tmp_path
+            ).names()
+            for k in (2, 4)
         )
         assert few == {"normal": expected[0][draw], "abnormal": expected[1][draw]}
         assert all(more[state][:2] == few[state] for state in few)
     with pytest.raises(UserError, match="no line 'n-3'"):
-        choose_shots(demo_root / "data", info("Brain"), 2, draw=3, lists=tmp_path)
+        choose_shots(demo_root / "data", object_info("Brain"), 2, draw=3, lists=tmp_path)
 
 
 def test_an_existing_list_is_kept_unless_told(demo_root, tmp_path):
@@ -109,7 +128,9 @@ def test_an_existing_list_is_kept_unless_told(demo_root, tmp_path):
     path = tmp_path / "Chest/4-shot.txt"
     path.parent.mkdir()
     path.write_text("n-0: published\n")
-    with pytest.raises(UserError, match=r"4-shot.txt would be lost; pass --overwrite, or another folder"):
+    with pytest.raises(
+        UserError, match=r"4-shot.txt would be lost; pass --overwrite, or another folder"
+    ):
         write(1)
     assert path.read_text() == "n-0: published\n"
     assert [p.name for p in path.parent.iterdir()] == ["4-shot.txt"]  # nothing half done
@@ -134,14 +155,20 @@ def test_lists_go_by_case_unless_told(tmp_path):
     def cases(*more: str) -> list[int]:
         argv = f"--obj Chest --data_path {tmp_path} --fewshot_path {tmp_path} --shots 6 --draws 20 --overwrite".split()
         (path,) = main([*argv, *more])
-        return [len({case_of(name) for name in line.split()[1:]}) for line in path.read_text().splitlines()]
+        return [
+            len({case_of(name) for name in line.split()[1:]})
+            for line in path.read_text().splitlines()
+        ]
 
     assert cases() == [6] * 40
     assert min(cases("--by_case", "no")) < 6
 
 
 def test_what_cannot_be_drawn_is_refused(demo_root, tmp_path):
-    with pytest.raises(UserError, match=r"--shots 5: .*Brain_AD/valid/good/img has 4 images; choose at most as many"):
+    with pytest.raises(
+        UserError,
+        match=r"--shots 5: .*Brain_AD/valid/good/img has 4 images; choose at most as many",
+    ):
         write_lists(demo_root / "data", "Brain", tmp_path, [2, 5], draws=1, seed=1)
     make_folder(tmp_path, ["a.png", "b c.png"])
     with pytest.raises(UserError, match=r"b c.png has white space in its name"):
@@ -158,7 +185,9 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("argv", ["--shots 0", "--draws 0", "--obj Lung", "--shot 2", "--by_case maybe"])
+@pytest.mark.parametrize(
+    "argv", ["--shots 0", "--draws 0", "--obj Lung", "--shot 2", "--by_case maybe"]
+)
 def test_unknown_settings_end_with_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--obj", "Brain", *argv.split()])

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-import scoring
-from counts import Bins, Counts, StreamingCounts, count
 from errors import UserError
 from loss import Objective, dice_loss, focal_loss
-from metrics import auroc, image_auroc
+from mvfa import scoring
+from mvfa.histograms import Bins, Histogram, StreamingHistogram, count
+from mvfa.metrics import auroc, image_auroc
 from tests.conftest import TOLERANCE
 
 
@@ -31,7 +31,11 @@ def cases() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 def pairs(scores, labels) -> float:
     """AUROC by counting every pair of a positive and a negative."""
-    won = [1.0 if p > n else 0.5 if p == n else 0.0 for p in scores[labels].tolist() for n in scores[~labels].tolist()]
+    won = [
+        1.0 if p > n else 0.5 if p == n else 0.0
+        for p in scores[labels].tolist()
+        for n in scores[~labels].tolist()
+    ]
     return sum(won) / len(won)
 
 
@@ -48,9 +52,11 @@ def test_auroc_equals_sklearn_and_pairs(name):
 @pytest.mark.parametrize("limit", [10_000, 50, 0])
 def test_streaming_counts(name, limit):
     scores, labels = cases()[name]
-    streaming = StreamingCounts(limit)
+    streaming = StreamingHistogram(limit)
     for part in range(0, 400, 100):
-        streaming.update(scores[part : part + 100].view(10, 10), labels[part : part + 100].view(10, 10))
+        streaming.update(
+            scores[part : part + 100].view(10, 10), labels[part : part + 100].view(10, 10)
+        )
     found, bound = auroc(counts := streaming.counts())
     assert counts.exact == (limit > 400)
     assert abs(found - roc_auc_score(labels.numpy(), scores.numpy())) <= bound + 1e-12
@@ -60,10 +66,20 @@ def test_streaming_counts(name, limit):
 
 def test_bins_are_in_the_order_of_the_scores():
     g = torch.Generator().manual_seed(8)
-    scores = torch.cat([torch.rand(3_000, generator=g) ** 8, torch.tensor([0.0, 1.0, 0.5, 1e-30, 1e-40])]).sort().values
+    scores = (
+        torch.cat(
+            [torch.rand(3_000, generator=g) ** 8, torch.tensor([0.0, 1.0, 0.5, 1e-30, 1e-40])]
+        )
+        .sort()
+        .values
+    )
     bins = Bins(torch.rand(500, generator=g) ** 2, 4_096)
     # compared by their bits, since a run in this process may have made numbers next to zero equal to it
-    index, lowest, bits = bins.index(scores).long(), bins.thresholds().view(torch.int32), scores.view(torch.int32)
+    index, lowest, bits = (
+        bins.index(scores).long(),
+        bins.thresholds().view(torch.int32),
+        scores.view(torch.int32),
+    )
     assert (index.diff() >= 0).all()
     assert index.max() < bins.total == len(lowest)
     assert (lowest.diff() > 0).all()
@@ -74,21 +90,23 @@ def test_bins_are_in_the_order_of_the_scores():
 
 def test_the_bound_holds_where_the_sample_misled():
     g = torch.Generator().manual_seed(4)
-    coarse = StreamingCounts(exact_limit=0, bins=16)
+    coarse = StreamingHistogram(exact_limit=0, bins=16)
     coarse.update(torch.rand(50, generator=g) * 0.1, torch.zeros(50, dtype=torch.bool))
     labels = torch.rand(5_000, generator=g) < 0.1
     scores = 0.7 + (torch.rand(5_000, generator=g) * 0.6 + 0.4 * labels) * 0.01
     coarse.update(scores, labels)
     found, bound = auroc(coarse.counts())
     first = torch.rand(50, generator=torch.Generator().manual_seed(4)) * 0.1
-    truth = roc_auc_score(torch.cat([torch.zeros(50).bool(), labels]).numpy(), torch.cat([first, scores]).numpy())
+    truth = roc_auc_score(
+        torch.cat([torch.zeros(50).bool(), labels]).numpy(), torch.cat([first, scores]).numpy()
+    )
     assert 0 < abs(found - truth) <= bound < 0.1
 
 
 def test_zeros_of_either_sign_and_numbers_next_to_zero_are_counted():
     scores = torch.tensor([0.0, -0.0, 1e-40, 1e-39, 0.2, 1.0])
     labels = torch.tensor([False, True, False, True, False, True])
-    streaming = StreamingCounts(exact_limit=0)
+    streaming = StreamingHistogram(exact_limit=0)
     streaming.update(scores, labels)
     counts = streaming.counts()
     assert int(counts.positives.sum()) == int(counts.negatives.sum()) == 3
@@ -100,7 +118,7 @@ def test_zeros_of_either_sign_and_numbers_next_to_zero_are_counted():
 def test_many_pixels_keep_the_stated_bound(shape):
     """Also where nearly all scores are below 1e-10, as those of a model that is sure."""
     g = torch.Generator().manual_seed(5)
-    streaming, kept = StreamingCounts(exact_limit=100_000), []
+    streaming, kept = StreamingHistogram(exact_limit=100_000), []
     for _ in range(8):
         labels = torch.rand(100_000, generator=g) < 0.02
         noise = torch.randn(100_000, generator=g)
@@ -119,7 +137,7 @@ def test_many_pixels_keep_the_stated_bound(shape):
 def test_nothing_is_held_but_counts():
     """Whatever the number of scores, once there are more than the limit."""
     g, sizes = torch.Generator().manual_seed(6), []
-    streaming = StreamingCounts(exact_limit=1_000, bins=4_096)
+    streaming = StreamingHistogram(exact_limit=1_000, bins=4_096)
     for _ in range(6):
         scores, labels = torch.rand(400, generator=g), torch.rand(400, generator=g) < 0.5
         streaming.update(scores, labels, torch.ones(int(labels.sum())))
@@ -145,19 +163,21 @@ def test_one_label_or_nan_is_refused():
 @pytest.mark.parametrize("value", [math.inf, math.nan, -0.1, 1.1])
 def test_streaming_refuses_what_is_no_score(value):
     with pytest.raises(UserError, match="not finite or not in"):
-        StreamingCounts().update(torch.tensor([0.5, value]), torch.tensor([True, False]))
+        StreamingHistogram().update(torch.tensor([0.5, value]), torch.tensor([True, False]))
 
 
 @pytest.mark.parametrize("limit", [1, 100])
 def test_streaming_refuses_one_label(limit):
-    streaming = StreamingCounts(exact_limit=limit)
+    streaming = StreamingHistogram(exact_limit=limit)
     streaming.update(torch.rand(5), torch.zeros(5, dtype=torch.bool))
     with pytest.raises(UserError, match="both labels"):
         streaming.counts()
 
 
 def test_auroc_needs_no_scores():
-    counts = Counts(torch.zeros(3), torch.tensor([0, 2, 1]), torch.tensor([3, 1, 0]), exact=False)
+    counts = Histogram(
+        torch.zeros(3), torch.tensor([0, 2, 1]), torch.tensor([3, 1, 0]), exact=False
+    )
     area, tied = auroc(counts)
     assert area == pytest.approx((2 * 3 + 2 * 1 * 0.5 + 1 * 4) / 12)
     assert tied == pytest.approx(1 / 12)
@@ -180,9 +200,16 @@ def test_losses_equal_loops():
     generator = random.Random(6)
     p = [[generator.choice([0.0, 1.0, generator.random()]) for _ in range(12)] for _ in range(3)]
     m = [[generator.randint(0, 1) for _ in range(12)] for _ in range(3)]
-    focal = torch.tensor([focal_by_hand(a, b) for a, b in zip(p, m, strict=True)], dtype=torch.float64)
-    dice = torch.tensor([dice_by_hand(a, b) for a, b in zip(p, m, strict=True)], dtype=torch.float64)
-    probability, mask = torch.tensor(p, dtype=torch.float64).view(3, 3, 4), torch.tensor(m).view(3, 3, 4)
+    focal = torch.tensor(
+        [focal_by_hand(a, b) for a, b in zip(p, m, strict=True)], dtype=torch.float64
+    )
+    dice = torch.tensor(
+        [dice_by_hand(a, b) for a, b in zip(p, m, strict=True)], dtype=torch.float64
+    )
+    probability, mask = (
+        torch.tensor(p, dtype=torch.float64).view(3, 3, 4),
+        torch.tensor(m).view(3, 3, 4),
+    )
     torch.testing.assert_close(focal_loss(probability, mask), focal, **TOLERANCE[torch.float64])
     torch.testing.assert_close(dice_loss(probability, mask), dice, **TOLERANCE[torch.float64])
 
@@ -218,7 +245,9 @@ def test_objective_equals_loops():
         det.append(image)
         seg.append(pixel)
     objective = Objective()
-    torch.testing.assert_close(objective.det(logits, labels), torch.tensor(det, dtype=torch.float64))
+    torch.testing.assert_close(
+        objective.det(logits, labels), torch.tensor(det, dtype=torch.float64)
+    )
     torch.testing.assert_close(objective.seg(logits, masks), torch.tensor(seg, dtype=torch.float64))
 
 
@@ -232,7 +261,9 @@ def test_paper_objective():
 @pytest.mark.parametrize("objective", [Objective(), Objective("max", "probability")])
 def test_gradients(objective):
     g = torch.Generator().manual_seed(8)
-    tokens = torch.randn(2, 5, 6, generator=g, dtype=torch.float64, requires_grad=True)  # [B, 1 + N, E]
+    tokens = torch.randn(
+        2, 5, 6, generator=g, dtype=torch.float64, requires_grad=True
+    )  # [B, 1 + N, E]
     text = torch.randn(6, 2, generator=g, dtype=torch.float64)
     masks, labels = torch.rand(2, 4, 4, generator=g) < 0.5, torch.tensor([0.0, 1.0])
 

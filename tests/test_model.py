@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-import checkpoint
-import scoring
-from CLIP import MVFA, AdapterForm, create_model
+from CLIP.adapter import MVFA, AdapterForm
+from CLIP.weights import create_model
 from dataset.items import Item, pack_mask, unpack_masks
-from engine import Trainer, build_memory, predict
 from errors import UserError
-from evaluation import evaluate
 from loss import Objective
-from recipe import RECIPES
-from runner import score_form
-from streams import Streams, prepare
+from mvfa import checkpoint, scoring
+from mvfa.engine import Trainer, build_memory, predict
+from mvfa.evaluation import evaluate
+from mvfa.features import FeatureLoader, prepare
+from mvfa.recipe import RECIPES
+from mvfa.runner import score_form
 from tests.conftest import TOLERANCE
 
 LEVELS = (1, 2, 4)
@@ -33,7 +33,11 @@ class Pictures:
         self.labels = (torch.arange(count) % 2).float()
         self.pixels = torch.zeros(count, side, side, dtype=torch.bool)
         self.pixels[1::2, 4:14, 4:14] = True
-        self.masked = (torch.arange(count) < count // 2) if masked == "mixed" else torch.full((count,), masked == "all")
+        self.masked = (
+            (torch.arange(count) < count // 2)
+            if masked == "mixed"
+            else torch.full((count,), masked == "all")
+        )
         self.nouns = ["Brain" if m else "Chest" for m in self.masked.tolist()]
 
     def __len__(self) -> int:
@@ -51,11 +55,14 @@ def mvfa(tiny) -> MVFA:
 @pytest.fixture
 def text() -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(11)
-    return {noun: nn.functional.normalize(torch.randn(64, 2, generator=g), dim=0) for noun in ("Brain", "Chest")}
+    return {
+        noun: nn.functional.normalize(torch.randn(64, 2, generator=g), dim=0)
+        for noun in ("Brain", "Chest")
+    }
 
 
-def streams(mvfa, source, batch_size=4, **settings) -> Streams:
-    return Streams(source, mvfa, device=CPU, batch_size=batch_size, **settings)
+def streams(mvfa, source, batch_size=4, **settings) -> FeatureLoader:
+    return FeatureLoader(source, mvfa, device=CPU, batch_size=batch_size, **settings)
 
 
 def test_adapters_start_as_linear_layers_do(tiny):
@@ -92,9 +99,13 @@ def test_the_stream_by_hand(tiny, mvfa):
 
 def test_projectors(tiny):
     stream = torch.randn(2, 17, 64)
-    last = MVFA(tiny.visual, 64, LEVELS, AdapterForm(projector="last"), torch.Generator().manual_seed(0))
+    last = MVFA(
+        tiny.visual, 64, LEVELS, AdapterForm(projector="last"), torch.Generator().manual_seed(0)
+    )
     plain = MVFA(tiny.visual, 64, LEVELS, AdapterForm(), torch.Generator().manual_seed(0))
-    every = MVFA(tiny.visual, 64, LEVELS, AdapterForm(projector="all"), torch.Generator().manual_seed(0))
+    every = MVFA(
+        tiny.visual, 64, LEVELS, AdapterForm(projector="all"), torch.Generator().manual_seed(0)
+    )
     for a, b in zip(last(stream).seg[:2], plain(stream).seg[:2], strict=True):
         torch.testing.assert_close(a, b)
     slope = nn.functional.leaky_relu(last(stream).seg[2], 0.01)
@@ -121,7 +132,9 @@ def test_gradients_reach_what_they_should(mvfa, text):
     for branch in ("seg", "det"):
         for level, adapter in enumerate(mvfa.adapters(branch)):
             assert adapter.fc1[0].weight.grad is not None
-            assert (adapter.fc2[0].weight.grad is None) == (level == 2)  # nothing follows the last level
+            assert (adapter.fc2[0].weight.grad is None) == (
+                level == 2
+            )  # nothing follows the last level
     assert all(p.grad is None for p in mvfa.visual.parameters())
 
 
@@ -134,7 +147,9 @@ def test_no_masks_no_seg_step(mvfa, text):
     after = checkpoint.adapter_state(mvfa)
     for name, value in before["seg_adapters"].items():
         assert torch.equal(value, after["seg_adapters"][name])
-    assert not torch.equal(before["det_adapters"]["0.fc1.0.weight"], after["det_adapters"]["0.fc1.0.weight"])
+    assert not torch.equal(
+        before["det_adapters"]["0.fc1.0.weight"], after["det_adapters"]["0.fc1.0.weight"]
+    )
 
 
 def test_a_mixed_batch_is_the_mean_of_its_images(tiny, text):
@@ -153,8 +168,12 @@ def test_a_mixed_batch_is_the_mean_of_its_images(tiny, text):
 
         for branch, optimiser in trainer.optimisers.items():
             optimiser.register_step_pre_hook(lambda *_, branch=branch, note=note: note(branch))
-        losses = [trainer.step(batch, feed, text) * len(batch.members) / 8 for batch in feed.batches()]
-        gradients.append((sum(losses), found if size == 8 else {k: v / 8 for k, v in found.items()}))
+        losses = [
+            trainer.step(batch, feed, text) * len(batch.members) / 8 for batch in feed.batches()
+        ]
+        gradients.append(
+            (sum(losses), found if size == 8 else {k: v / 8 for k, v in found.items()})
+        )
     (loss_a, a), (loss_b, b) = gradients
     assert loss_a == pytest.approx(loss_b, rel=1e-5)
     assert a.keys() == b.keys()
@@ -199,7 +218,9 @@ def test_a_bank_scores_its_own_images_zero(mvfa):
 def test_a_bank_is_searched_in_blocks(monkeypatch):
     tokens, rows = [torch.randn(2, 5, 8)], [nn.functional.normalize(torch.randn(50, 8), dim=-1)]
     whole = scoring.memory_distance(tokens, rows)
-    by_hand = 1 - nn.functional.cosine_similarity(tokens[0][:, 1:, None], rows[0], dim=-1, eps=1e-8).amax(-1)
+    by_hand = 1 - nn.functional.cosine_similarity(
+        tokens[0][:, 1:, None], rows[0], dim=-1, eps=1e-8
+    ).amax(-1)
     torch.testing.assert_close(whole, by_hand)
     monkeypatch.setattr(scoring, "CHUNK", 7)
     torch.testing.assert_close(scoring.memory_distance(tokens, rows), whole)
@@ -207,7 +228,9 @@ def test_a_bank_is_searched_in_blocks(monkeypatch):
 
 def test_zero_tokens_are_far_from_everything():
     bank = [nn.functional.normalize(torch.randn(4, 8), dim=-1)]
-    torch.testing.assert_close(scoring.memory_distance([torch.zeros(1, 3, 8)], bank), torch.ones(1, 2))
+    torch.testing.assert_close(
+        scoring.memory_distance([torch.zeros(1, 3, 8)], bank), torch.ones(1, 2)
+    )
 
 
 def test_constant_scores_become_zero():
@@ -219,7 +242,10 @@ def test_constant_scores_become_zero():
 
 def test_kept_streams_change_nothing(mvfa):
     pictures = Pictures(7)
-    plain, kept = streams(mvfa, pictures, 3), streams(mvfa, pictures, 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
+    plain, kept = (
+        streams(mvfa, pictures, 3),
+        streams(mvfa, pictures, 3, cache_gb=4 * 17 * 64 * 4 / 1e9),
+    )
     order = [5, 0, 6, 3, 1, 2, 4]
     for _ in range(3):
         for a, b in zip(plain.batches(order), kept.batches(order), strict=True):
@@ -231,7 +257,9 @@ def test_kept_streams_change_nothing(mvfa):
 
 def test_workers_give_the_same_streams(mvfa):
     pictures = Pictures(6)
-    for a, b in zip(streams(mvfa, pictures).batches(), streams(mvfa, pictures, workers=2).batches(), strict=True):
+    for a, b in zip(
+        streams(mvfa, pictures).batches(), streams(mvfa, pictures, workers=2).batches(), strict=True
+    ):
         torch.testing.assert_close(a.stream, b.stream)
 
 
@@ -251,7 +279,9 @@ def test_scaling():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_stays_near(tiny_path, precision):
-    full, half = (create_model(None, tiny_path, image_size=32, precision=p) for p in ("fp32", precision))
+    full, half = (
+        create_model(None, tiny_path, image_size=32, precision=p) for p in ("fp32", precision)
+    )
     assert half.visual.transformer.resblocks[0].mlp.c_fc.weight.dtype != torch.float32
     features = []
     for clip in (full, half):
@@ -268,9 +298,14 @@ def first_gradients(tiny_path, text, precision: str, *, scaled: bool) -> torch.T
     """Gradient of the first seg adapter, which comes through all blocks, for a loss that is a ten-millionth."""
     clip = create_model(None, tiny_path, image_size=32, precision=precision)
     mvfa = MVFA(clip.visual, 64, LEVELS, generator=torch.Generator().manual_seed(0))
-    trainer, feed = Trainer(mvfa, Objective(), 1e-3, scaled=scaled), streams(mvfa, Pictures(4, masked="all"))
+    trainer, feed = (
+        Trainer(mvfa, Objective(), 1e-3, scaled=scaled),
+        streams(mvfa, Pictures(4, masked="all")),
+    )
     found = []
-    weight = mvfa.seg_adapters[0].fc2[0].weight  # its output reaches the loss through later blocks only
+    weight = (
+        mvfa.seg_adapters[0].fc2[0].weight
+    )  # its output reaches the loss through later blocks only
     trainer.optimisers["seg"].register_step_pre_hook(lambda *_: found.append(weight.grad.clone()))
     (batch,) = feed.batches()
     trainer.step(batch._replace(total=10_000_000), feed, text)
@@ -292,4 +327,6 @@ def test_half_precision_training_stays_finite_and_learns(tiny_path, text, precis
     feed = streams(mvfa, Pictures(8), cache_gb=1)
     losses = [sum(trainer.step(batch, feed, text) for batch in feed.batches()) for _ in range(50)]
     assert losses[-1] < losses[0]
-    assert all(torch.isfinite(p).all() for b in ("seg", "det") for p in mvfa.adapters(b).parameters())
+    assert all(
+        torch.isfinite(p).all() for b in ("seg", "det") for p in mvfa.adapters(b).parameters()
+    )

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import scoring
-from CLIP import MVFA, packed
+from CLIP import packed
+from CLIP.adapter import MVFA
 from CLIP.packed import PackedMatrix, PackedTower
+from mvfa import scoring
 from tests.conftest import TOLERANCE
 
 pytestmark = pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")
@@ -55,13 +56,22 @@ def test_a_packed_tower_trains_alike_and_leaves_no_trace(tiny):
         for context in (nullcontext(), packed_tower.swapped_in()):
             mvfa.zero_grad()
             with context:
-                swapped = [block is not plain for block, plain in zip(tower.resblocks, plain_blocks, strict=True)]
+                swapped = [
+                    block is not plain
+                    for block, plain in zip(tower.resblocks, plain_blocks, strict=True)
+                ]
                 assert swapped == [False, *[len(found) == 1] * 3]
                 features = mvfa(stream)
-                sum(scoring.text_logits(tokens, text).sigmoid().mean() for tokens in features).backward()
-            gradients = [p.grad.clone() for name, p in mvfa.named_parameters() if p.grad is not None]
+                sum(
+                    scoring.text_logits(tokens, text).sigmoid().mean() for tokens in features
+                ).backward()
+            gradients = [
+                p.grad.clone() for name, p in mvfa.named_parameters() if p.grad is not None
+            ]
             found.append([t.detach() for tokens in features for t in tokens] + gradients)
-        assert len(found[0]) == 6 + 10  # of the last level's two adapters only the first matrix counts
+        assert (
+            len(found[0]) == 6 + 10
+        )  # of the last level's two adapters only the first matrix counts
         for plain, own in zip(*found, strict=True):
             torch.testing.assert_close(own, plain, **CLOSE)
     assert list(tower.resblocks) == plain_blocks

@@ -6,11 +6,13 @@ from PIL.Image import Resampling
 
 import dataset.folder
 import loss
-from CLIP import adapter, create_model, tokenize
+from CLIP import adapter
+from CLIP.tokenizer import tokenize
+from CLIP.weights import create_model
 from dataset.folder import list_split
 from dataset.medical_few import stack_shots
-from evaluation import Maps
-from streams import prepare
+from mvfa.evaluation import Maps
+from mvfa.features import prepare
 from tests.parity import ARRAYS, CPU, EXPECTED, REFERENCE, SIDE, Bench, difference
 from utils import augment
 
@@ -114,12 +116,17 @@ def test_training(bench):
     assert difference(losses[22:], steps[22:]) < LATER_STEPS
     for name, norm in expected["adapter_norms_after"].items():
         branch, key = name.split(".", 1)
-        assert mvfa.adapters(branch).state_dict()[key].norm().item() == pytest.approx(norm, rel=NORMS)
+        assert mvfa.adapters(branch).state_dict()[key].norm().item() == pytest.approx(
+            norm, rel=NORMS
+        )
 
 
 def first_losses_differ(brain, **settings) -> bool:
     losses, _ = brain.train(rate=1e-3, steps=12, **settings)
-    return difference(losses, EXPECTED["train_few"]["Brain"]["loss_per_step_at_lr_1e-3"][:12]) > FIRST_STEPS
+    return (
+        difference(losses, EXPECTED["train_few"]["Brain"]["loss_per_step_at_lr_1e-3"][:12])
+        > FIRST_STEPS
+    )
 
 
 def test_a_detached_stream_is_caught(brain, monkeypatch):
@@ -142,7 +149,8 @@ def test_quickgelu_is_caught(standin):
 def test_missing_antialias_is_caught(standin, monkeypatch):
     interpolate = torch.nn.functional.interpolate
     monkeypatch.setattr(
-        "CLIP.weights.F.interpolate", lambda *args, **kw: interpolate(*args, **(kw | {"antialias": False}))
+        "CLIP.weights.F.interpolate",
+        lambda *args, **kw: interpolate(*args, **(kw | {"antialias": False})),
     )
     mutant = create_model(None, standin / "standin.pt", image_size=SIDE)
     assert difference(mutant.visual.positional_embedding[:, ::16], ARRAYS["pos_embed"]) > CLOSE
@@ -150,7 +158,9 @@ def test_missing_antialias_is_caught(standin, monkeypatch):
 
 def test_unantialiased_images_are_caught(brain, monkeypatch):
     resize = dataset.folder.resize
-    monkeypatch.setattr("dataset.folder.resize", lambda image, side, _: resize(image, side, Resampling.NEAREST))
+    monkeypatch.setattr(
+        "dataset.folder.resize", lambda image, side, _: resize(image, side, Resampling.NEAREST)
+    )
     assert difference(prepare(brain.tests[0].image[None], CPU), ARRAYS["image0"]) > CLOSE
 
 

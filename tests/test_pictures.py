@@ -11,8 +11,19 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 from sklearn.metrics import roc_auc_score
 
-from dataset.demo import picture as demo_picture
-from report.pictures import FOUND, TRUE, Picture, Sheet, border, choose, colours, misranked, panel, write_pictures
+from mvfa.pictures import (
+    FOUND,
+    TRUE,
+    Picture,
+    Sheet,
+    border,
+    choose,
+    colours,
+    misranked,
+    panel,
+    write_pictures,
+)
+from synthetic.images import picture as demo_picture
 
 SIDE = 40
 ZOOM = 6  # what brings SIDE to at least 224
@@ -60,8 +71,17 @@ def test_worst_first_on_a_small_hand_case():
     labels = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
     # normal: 1 beats two of three abnormal, 2 beats one; abnormal: 3 loses to two of three normal, 4 to one, 5 to none
     expected = [0, 2 / 3, 1 / 3, 2 / 3, 1 / 3, 0]
-    torch.testing.assert_close(misranked(scores, labels), torch.tensor(expected, dtype=torch.float64))
-    assert choose(scores, labels, 6, "worst") == [1, 3, 2, 4, 0, 5]  # gaps 0.9 and 0.8, 0.4 and 0.2, 0.1 and 0.0
+    torch.testing.assert_close(
+        misranked(scores, labels), torch.tensor(expected, dtype=torch.float64)
+    )
+    assert choose(scores, labels, 6, "worst") == [
+        1,
+        3,
+        2,
+        4,
+        0,
+        5,
+    ]  # gaps 0.9 and 0.8, 0.4 and 0.2, 0.1 and 0.0
     assert choose(scores, labels, 6, "best") == [5, 0, 4, 2, 3, 1]
     assert choose(scores, labels, 2, "worst") == [1, 3]
     assert choose(scores, labels, 0, "worst") == []
@@ -119,7 +139,9 @@ def test_a_wrong_order_is_refused(count, order):
 def test_colours():
     flat = colours(np.full((9, 9), 0.3), (0, 1)).reshape(-1, 3)
     assert (flat == flat[0]).all()
-    assert (colours(np.full((9, 9), 0.3), (0.3, 0.3)) == colours(np.zeros((9, 9)), (0, 1))).all()  # no range
+    assert (
+        colours(np.full((9, 9), 0.3), (0.3, 0.3)) == colours(np.zeros((9, 9)), (0, 1))
+    ).all()  # no range
     ramp = colours(np.linspace(0, 1, 256)[None], (0, 1))[0]
     assert len(np.unique(ramp, axis=0)) > 250
     assert ramp[-1, 0] > 200 > 100 > ramp[-1, 2]  # viridis ends in yellow: red first, blue last
@@ -147,7 +169,9 @@ def test_a_panels_own_range_is_that_of_all_its_maps():
     picture = make()
     values = np.stack(list(picture.maps().values()))
     own = float(values.min()), float(values.max())
-    for shown, expected in zip(tiles(picture, scale=None)[2:5], tiles(picture, scale=own)[2:5], strict=True):
+    for shown, expected in zip(
+        tiles(picture, scale=None)[2:5], tiles(picture, scale=own)[2:5], strict=True
+    ):
         assert (shown == expected).all()
     below = np.s_[-40:]  # the caption says which of the two it is
     assert (panel(picture, 0.5, None)[below] != panel(picture, 0.5, own)[below]).any()
@@ -246,13 +270,19 @@ def test_zero_shot_and_objects_without_masks_leave_files_out(tmp_path):
         assert list(arrays) == ["text", "final"]
     assert bare["mask"] is None
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    everything = {f"{n:05d}{end}" for n in (1, 2) for end in (".png", "-image.png", "-map.png", "-mask.png", ".npz")}
+    everything = {
+        f"{n:05d}{end}"
+        for n in (1, 2)
+        for end in (".png", "-image.png", "-map.png", "-mask.png", ".npz")
+    }
     assert names == everything - {"00002-mask.png"}
 
 
 def test_two_writes_give_the_same_bytes(tmp_path, monkeypatch):
     clock = itertools.count(1_000_000_000, 86_400)
-    monkeypatch.setattr("time.time", lambda: next(clock))  # a day passes between any two looks at it
+    monkeypatch.setattr(
+        "time.time", lambda: next(clock)
+    )  # a day passes between any two looks at it
     for run in ("a", "b"):
         write_pictures(tmp_path / run, [make(), make(index=8, mask=None)], 0.5)
     first = sorted((tmp_path / "a/pictures").iterdir())
@@ -262,6 +292,10 @@ def test_two_writes_give_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_parts_of_another_size_are_refused():
-    for wrong in ({"mask": disc(32)}, {"text_map": np.zeros((32, 32))}, {"image": np.zeros((SIDE, SIDE, 3))}):
+    for wrong in (
+        {"mask": disc(32)},
+        {"text_map": np.zeros((32, 32))},
+        {"image": np.zeros((SIDE, SIDE, 3))},
+    ):
         with pytest.raises(ValueError, match="another size"):
             make(**wrong)

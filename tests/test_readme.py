@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 import demo
-from options import parse
-from report.request import parse as parse_reproduce
+from mvfa.options import parse
+from report.arguments import parse as parse_reproduce
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^ {4,}(?:torchrun [^\n]*? |python )(\w+)\.py([^\n]*)$", README, re.MULTILINE)
+COMMANDS = re.findall(
+    r"^ {4,}(?:torchrun [^\n]*? |python )(\w+)\.py([^\n]*)$", README, re.MULTILINE
+)
 COMMANDS += re.findall(r"`python (\w+)\.py([^`]*)`", README)
 TARGETS = re.findall(r"^ {4,}make (\w+)$", README, re.MULTILINE)
 

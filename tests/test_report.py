@@ -15,7 +15,14 @@ from report.tables import long_table, published
 from tests.browser import browser, needs_browser, resize, wait
 from tests.invented import LACK, NASTY, invented, paper
 
-FILES = ("index.html", "tables.md", "csv/table1.csv", "csv/metrics.csv", "csv/selections.csv", "csv/runs.csv")
+FILES = (
+    "index.html",
+    "tables.md",
+    "csv/table1.csv",
+    "csv/metrics.csv",
+    "csv/selections.csv",
+    "csv/runs.csv",
+)
 WIDTHS = (1400, 390)
 
 
@@ -52,7 +59,9 @@ def test_mean_deviation_and_difference(folder):
 
 def test_one_run_shows_its_interval_and_no_deviation(folder):
     found = row(folder, "table1", object="Chest")
-    assert [float(found[key]) for key in ("ours", "low", "high")] == pytest.approx([81.23, 79.23, 82.23])
+    assert [float(found[key]) for key in ("ours", "low", "high")] == pytest.approx(
+        [81.23, 79.23, 82.23]
+    )
     assert (found["sd"], found["runs"]) == ("", "1")
 
 
@@ -60,7 +69,10 @@ def test_what_is_not_done_says_why(folder):
     liver = row(folder, "table1", object="Liver", metric="pixel AUROC")
     assert (liver["ours"], liver["difference"], liver["runs"]) == ("", "", "0")
     assert liver["note"] == f"missing: {LACK}"
-    assert row(folder, "table1", object="Brain", metric="pixel AUROC")["note"] == f"failed: {NASTY} (1 of 3 runs)"
+    assert (
+        row(folder, "table1", object="Brain", metric="pixel AUROC")["note"]
+        == f"failed: {NASTY} (1 of 3 runs)"
+    )
     assert row(folder, "table1", object="Histopathology")["note"] == "not in this study"
 
 
@@ -72,9 +84,20 @@ def test_an_incomplete_average_is_none(folder):
 
 def test_averages_are_of_runs_that_have_every_object():
     spec = TableSpec("t", "T", "", ("r",), ("Chest", "Brain"))
-    values = {(1, "Chest"): 0.6, (1, "Brain"): 0.8, (2, "Chest"): 0.7, (2, "Brain"): 0.9, (3, "Chest"): 0.1}
-    cells = [Cell("t", "r", o, seed, 0, DONE, metrics={"image_auroc": v}) for (seed, o), v in values.items()]
-    records = long_table(Study("S", demo=False, specs=(spec,), cells=tuple(cells)), spec, {}).records
+    values = {
+        (1, "Chest"): 0.6,
+        (1, "Brain"): 0.8,
+        (2, "Chest"): 0.7,
+        (2, "Brain"): 0.9,
+        (3, "Chest"): 0.1,
+    }
+    cells = [
+        Cell("t", "r", o, seed, 0, DONE, metrics={"image_auroc": v})
+        for (seed, o), v in values.items()
+    ]
+    records = long_table(
+        Study("S", demo=False, specs=(spec,), cells=tuple(cells)), spec, {}
+    ).records
     average = next(r for r in records if (r["object"], r["metric"]) == ("average", "image AUROC"))
     assert (average["ours"], average["runs"]) == (pytest.approx(75), 2)
     assert average["sd"] == pytest.approx(stdev([70, 80]))
@@ -92,16 +115,23 @@ def test_published_averages():
 
 
 def test_optimism_gap(folder):
-    found = row(folder, "selections", table="Table 1: few-shot", object="Brain", metric="image AUROC")
+    found = row(
+        folder, "selections", table="Table 1: few-shot", object="Brain", metric="image AUROC"
+    )
     expected = {"test": 93.0, "valid": 91.75, "last": 91.0, "gap_valid": 1.25, "gap_last": 2.0}
     assert {key: float(found[key]) for key in expected} == pytest.approx(expected)
 
 
 def test_metrics_of_every_branch(folder):
-    found = row(folder, "metrics", table="Table 1: few-shot", object="Brain", level="pixel", branch="memory")
+    found = row(
+        folder, "metrics", table="Table 1: few-shot", object="Brain", level="pixel", branch="memory"
+    )
     assert float(found["aupro"]) == pytest.approx(100 * fmean([0.97, 0.96]) - 11)
     assert found["best_f1"] == ""
-    assert {r["branch"] for r in rows(folder, "metrics") if r["object"] == "Skin"} == {"text", "both"}
+    assert {r["branch"] for r in rows(folder, "metrics") if r["object"] == "Skin"} == {
+        "text",
+        "both",
+    }
 
 
 def test_markdown(folder):
@@ -136,7 +166,11 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        self.loaded += [attributes[key] for key in ("src", "href", "srcset", "data", "action") if key in attributes]
+        self.loaded += [
+            attributes[key]
+            for key in ("src", "href", "srcset", "data", "action")
+            if key in attributes
+        ]
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.scopes += [attributes.get("scope")] if tag == "th" else []
 
@@ -204,7 +238,9 @@ def page(folder, tmp_path_factory):
 
 
 def canvas(driver) -> str:
-    return driver.execute_script("return document.querySelector('.shown:not([hidden]) canvas').toDataURL()")
+    return driver.execute_script(
+        "return document.querySelector('.shown:not([hidden]) canvas').toDataURL()"
+    )
 
 
 @needs_browser
@@ -212,16 +248,17 @@ def test_slider_redraws_the_pictures(page):
     wait(page, "document.querySelector('.shown:not([hidden]) .share').textContent !== ''")
     assert page.find_element("id", "threshold-value").text == "0.437"
     seen = {canvas(page)}
-    move = (
-        "const s = document.getElementById('threshold'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
-    )
+    move = "const s = document.getElementById('threshold'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
     for value in ("0.900", "0.100"):
         page.execute_script(move, value)
         assert page.find_element("id", "threshold-value").text == value
         seen.add(canvas(page))
     assert len(seen) == 3
     # the map rises by columns from 0 to 255: of 24, those from 3 on reach 0.1
-    assert f"marked: {100 * 21 / 24:.1f} %" in page.find_element("css selector", ".shown:not([hidden]) .share").text
+    assert (
+        f"marked: {100 * 21 / 24:.1f} %"
+        in page.find_element("css selector", ".shown:not([hidden]) .share").text
+    )
     page.find_element("id", "threshold-reset").click()
     assert page.find_element("id", "threshold-value").text == "0.437"
 
@@ -249,7 +286,9 @@ def test_filter_hides_rows(page):
     page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     field = page.find_element("css selector", "#table1 .filter")
     field.send_keys("brain pixel")
-    shown = page.execute_script("return [...document.querySelectorAll('#long-table1 tbody tr:not([hidden])')].length")
+    shown = page.execute_script(
+        "return [...document.querySelectorAll('#long-table1 tbody tr:not([hidden])')].length"
+    )
     assert shown == 1
 
 
@@ -259,9 +298,7 @@ def test_curves_are_drawn_and_can_be_chosen(page):
     wait(page, drawn)
     title = "return document.querySelector('#curve-image-roc .legendtext').textContent"
     before = page.execute_script(title)
-    choose = (
-        "const c = document.getElementById('curve-choice'); c.selectedIndex = 1; c.dispatchEvent(new Event('change'));"
-    )
+    choose = "const c = document.getElementById('curve-choice'); c.selectedIndex = 1; c.dispatchEvent(new Event('change'));"
     page.execute_script(choose)
     wait(page, drawn)
     assert page.execute_script(title) != before
@@ -284,5 +321,7 @@ def test_page_fits_the_window(page, width):
 @needs_browser
 def test_browser_has_no_complaint_and_no_request(page):
     assert page.get_log("browser") == []
-    fetched = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    fetched = page.execute_script(
+        "return performance.getEntriesByType('resource').map(e => e.name)"
+    )
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []

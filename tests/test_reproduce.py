@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
 import demo
 import reproduce
-from CLIP import MVFA, create_model
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
 from errors import UserError
-from recipe import RECIPES
+from mvfa import checkpoint
+from mvfa.recipe import RECIPES
+from report.arguments import parse
 from report.plan import SWITCHES, TABLES, specs, switch_flags
-from report.request import parse
 from report.runs import jobs, lacks, places
 from report.study import DONE, FAILED, MISSING, load_published
 
@@ -31,7 +32,14 @@ def flags(demo_weights, demo_root, tmp_path):
     """Flags of a small study below a folder."""
 
     def make(name: str, *more: str, data: Path = demo_root / "data") -> list[str]:
-        places = ["--root", tmp_path / name, "--data_path", data, "--fewshot_path", demo_root / "fewshot_seed"]
+        places = [
+            "--root",
+            tmp_path / name,
+            "--data_path",
+            data,
+            "--fewshot_path",
+            demo_root / "fewshot_seed",
+        ]
         places += ["--clip_path", demo_weights, "--cache_dir", tmp_path / "cache"]
         return [str(flag) for flag in (*ASKED, *SMALL, *places, *more)]
 
@@ -39,7 +47,10 @@ def flags(demo_weights, demo_root, tmp_path):
 
 
 def report(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted((root / "report").rglob("*.*"))}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / "report").rglob("*.*"))
+    }
 
 
 def work(argv: list[str]) -> dict[str, set[str]]:
@@ -61,9 +72,17 @@ def test_every_table_has_its_rows_and_its_runs():
         assert {p.row for p in placed if p.table == name} == set(spec.rows)
         assert {p.obj for p in placed if p.table == name} == set(spec.objects)
     published = load_published()
-    sources = [s for spec in tables.values() for p in spec.published for s in (p.paper, p.implementation) if s]
+    sources = [
+        s
+        for spec in tables.values()
+        for p in spec.published
+        for s in (p.paper, p.implementation)
+        if s
+    ]
     for source in sources:
-        assert any(key[:3] == (source.table, source.shot, source.method) for key in published), source
+        assert any(key[:3] == (source.table, source.shot, source.method) for key in published), (
+            source
+        )
 
 
 def test_trainings_are_shared_and_names_change_with_settings():
@@ -80,8 +99,29 @@ def test_trainings_are_shared_and_names_change_with_settings():
         ["--img_size", "336"],
     ):
         assert not one.keys() & work(["table1", "--objects", "Brain", *more]).keys(), more
-    assert one == work(["table1", "--objects", "Brain", "--device", "cpu", "--jobs", "3", "--seeds", "111", "111"])
-    assert len(work(["table1", "table2", "--objects", "Brain", "--seeds", "1", "2", "--draws", "0", "1", "2"])) == 8
+    assert one == work(
+        ["table1", "--objects", "Brain", "--device", "cpu", "--jobs", "3", "--seeds", "111", "111"]
+    )
+    assert (
+        len(
+            work(
+                [
+                    "table1",
+                    "table2",
+                    "--objects",
+                    "Brain",
+                    "--seeds",
+                    "1",
+                    "2",
+                    "--draws",
+                    "0",
+                    "1",
+                    "2",
+                ]
+            )
+        )
+        == 8
+    )
 
 
 def test_other_shots_are_other_runs(tmp_path):
@@ -89,27 +129,47 @@ def test_other_shots_are_other_runs(tmp_path):
     found = []
     for names in ("a.png b.png c.png d.png", "a.png b.png c.png e.png", None):
         (tmp_path / "Brain").mkdir(exist_ok=True)
-        (tmp_path / "Brain" / "4-shot.txt").write_text(f"n-0: {names}\na-0: x.png\n" if names else "")
-        found.append(work(["table1", "normal", "--objects", "Brain", "--fewshot_path", str(tmp_path)]))
+        (tmp_path / "Brain" / "4-shot.txt").write_text(
+            f"n-0: {names}\na-0: x.png\n" if names else ""
+        )
+        found.append(
+            work(["table1", "normal", "--objects", "Brain", "--fewshot_path", str(tmp_path)])
+        )
     trainings = [{name for name in runs if name.startswith("few")} for runs in found]
     assert not trainings[0] & trainings[1]
-    tests = [next(tests for name, tests in runs.items() if name.startswith("zero")) for runs in found]
+    tests = [
+        next(tests for name, tests in runs.items() if name.startswith("zero")) for runs in found
+    ]
     assert tests[0] != tests[1] != tests[2]
 
 
 def test_switches_name_every_difference_that_is_a_choice_of_scores():
-    assert switch_flags(["bank_class_token", "keep"]) == ["--bank_class_token", "no", "--keep", "0.9"]
+    assert switch_flags(["bank_class_token", "keep"]) == [
+        "--bank_class_token",
+        "no",
+        "--keep",
+        "0.9",
+    ]
     released, paper = (RECIPES[name].as_dict() for name in ("released", "paper"))
     different = {name for name in released if released[name] != paper[name]}
     named = {name for names in SWITCHES.values() for name in names}
     assert named == different - {"batch_size", "rate_few", "rate_zero", "select"}
-    places_of = [p for p in places(parse(["switches", "--recipe", "paper"], demo.MODEL).wanted) if p.obj == "Brain"]
+    places_of = [
+        p
+        for p in places(parse(["switches", "--recipe", "paper"], demo.MODEL).wanted)
+        if p.obj == "Brain"
+    ]
     assert len({p.training for p in places_of}) == len(places_of)
     assert all(p.training.flags[-2:] != ("--recipe", "paper") for p in places_of)
 
 
 def test_a_plan_says_what_is_lacking(flags, tmp_path, capsys):
-    assert reproduce.main(flags("plan", "--plan", "--draws", "0", "7", data=tmp_path / "nowhere")).cells == ()
+    assert (
+        reproduce.main(
+            flags("plan", "--plan", "--draws", "0", "7", data=tmp_path / "nowhere")
+        ).cells
+        == ()
+    )
     printed = capsys.readouterr().out
     assert "table1    Brain           seed 111 draw 0 MVFA, 4-shot: no images of Brain" in printed
     assert not (tmp_path / "plan").exists()
@@ -117,9 +177,13 @@ def test_a_plan_says_what_is_lacking(flags, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "draw 0 MVFA, 4-shot: to run" in printed
     assert "draw 7 MVFA, 4-shot: no list of 4 shots with draw 7" in printed
-    assert printed.count("MVFA, zero-shot: to run") == 2  # once, whatever the draws: table2 and figure5
+    assert (
+        printed.count("MVFA, zero-shot: to run") == 2
+    )  # once, whatever the draws: table2 and figure5
     no_weights = parse(["table1", "--clip_path", "nowhere.pt"], demo.MODEL)
-    assert {lacks(place, no_weights.wanted) for place in places(no_weights.wanted)} == {"no CLIP weights"}
+    assert {lacks(place, no_weights.wanted) for place in places(no_weights.wanted)} == {
+        "no CLIP weights"
+    }
 
 
 def test_mistakes_are_refused():
@@ -137,7 +201,9 @@ def test_mistakes_are_refused():
 def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
     study = reproduce.main(flags("one"))
     assert {cell.state for cell in study.cells} == {DONE}
-    assert [c.metrics["image_auroc"] for c in study.cells if c.row == "without the text branch"] == [
+    assert [
+        c.metrics["image_auroc"] for c in study.cells if c.row == "without the text branch"
+    ] == [
         c.metrics["details"]["image"]["memory"]["auroc"] for c in study.cells if c.table == "table1"
     ]
     reproduce.main(flags("two", "--jobs", "2", "--cluster_options", "timeout_min=30"))
@@ -147,7 +213,9 @@ def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
     for a, b in zip(one, two, strict=True):
         first, second = (torch.load(path, weights_only=True) for path in (a, b))
         for branch in ("seg_adapters", "det_adapters"):
-            assert all(torch.equal(first[branch][key], second[branch][key]) for key in first[branch])
+            assert all(
+                torch.equal(first[branch][key], second[branch][key]) for key in first[branch]
+            )
     for a in sorted((tmp_path / "one" / "runs").rglob("scores.csv")):
         assert a.read_bytes() == (tmp_path / "two" / a.relative_to(tmp_path / "one")).read_bytes()
 
@@ -156,8 +224,13 @@ def test_a_killed_run_ends_with_the_same_page(flags, tmp_path):
     reproduce.main(flags("whole"))
     command = [sys.executable, "reproduce.py", *flags("killed")]
     for moment in (1, 3):  # when so many runs have left their results, and a little later
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(list((tmp_path / "killed").rglob("metrics.json"))) < moment and process.poll() is None:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while (
+            len(list((tmp_path / "killed").rglob("metrics.json"))) < moment
+            and process.poll() is None
+        ):
             time.sleep(0.05)
         time.sleep(0.4)
         process.send_signal(signal.SIGKILL)
@@ -184,10 +257,16 @@ def test_published_adapters_are_tested_without_a_training(flags, tmp_path, demo_
     assert set(states.values()) == {DONE}
     assert not list((tmp_path / "theirs" / "runs").rglob("*.pth"))
     tested = {cell.metrics["adapters"]["file"] for cell in study.cells if cell.state == DONE}
-    assert tested == {str(tmp_path / "theirs" / f"{setting}-shot" / "Brain.pth") for setting in ("few", "zero")}
+    assert tested == {
+        str(tmp_path / "theirs" / f"{setting}-shot" / "Brain.pth") for setting in ("few", "zero")
+    }
     again = reproduce.main(["figure3", *argv, "--shots", "2", "4"])
-    assert [cell.metrics for cell in again.cells] == [cell.metrics for cell in study.cells]  # finished runs are kept
-    with pytest.raises(UserError, match=r"--published trains nothing, so --epoch has no effect; leave it out"):
+    assert [cell.metrics for cell in again.cells] == [
+        cell.metrics for cell in study.cells
+    ]  # finished runs are kept
+    with pytest.raises(
+        UserError, match=r"--published trains nothing, so --epoch has no effect; leave it out"
+    ):
         parse(["table1", "--published", "--epoch", "3"], demo.MODEL)
 
 

@@ -15,16 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
-import engine
 import test_few as script_test_few
 import test_zero as script_test_zero
 import train_few as script_train_few
 import train_zero as script_train_zero
-import training
-from CLIP import MVFA, create_model, packed
+from CLIP import packed
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
 from dataset.catalog import CATALOG
 from errors import UserError
+from mvfa import checkpoint, engine, training
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,8 +34,27 @@ def flags(tiny_path, demo_root, tmp_path):
     """Arguments that every script takes here."""
 
     def make(obj: str, script: str, *more: object, data: Path = demo_root / "data") -> list[str]:
-        arguments = ["--obj", obj, "--clip_path", tiny_path, "--features_list", 1, 2, 3, 4, "--img_size", 32]
-        arguments += ["--data_path", data, "--save_path", tmp_path / "ckpt", "--out", tmp_path / "out" / script]
+        arguments = [
+            "--obj",
+            obj,
+            "--clip_path",
+            tiny_path,
+            "--features_list",
+            1,
+            2,
+            3,
+            4,
+            "--img_size",
+            32,
+        ]
+        arguments += [
+            "--data_path",
+            data,
+            "--save_path",
+            tmp_path / "ckpt",
+            "--out",
+            tmp_path / "out" / script,
+        ]
         if script.endswith("few"):
             arguments += ["--shot", 2, "--fewshot_path", demo_root / "fewshot_seed"]
         if script.startswith("train"):
@@ -62,7 +81,9 @@ def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
     assert printed.count(f"{obj} pAUC : ") == (2 if CATALOG[obj].masks else 0)
     tested = script_test_few.main(flags(obj, "test_few"))
     assert f"{obj} AUC : {tested.image_auroc:.4f}" in capsys.readouterr().out
-    assert torch.equal(tested.scores, trained.scores)  # the score seen while training is the score tested, to the bit
+    assert torch.equal(
+        tested.scores, trained.scores
+    )  # the score seen while training is the score tested, to the bit
     found = metrics(tmp_path, "train_few")
     assert found["image_auroc"] == trained.image_auroc
     assert found["pixel_auroc"] == trained.pixel_auroc
@@ -70,7 +91,11 @@ def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
     assert found["image_auroc"] + (found["pixel_auroc"] or 0) == max(
         e["image_auroc"] + (e["pixel_auroc"] or 0) for e in found["evaluations"]
     )
-    assert list(found["selections"]) == ["test", "valid", "last"]  # four of eight images of valid/ are no shots
+    assert list(found["selections"]) == [
+        "test",
+        "valid",
+        "last",
+    ]  # four of eight images of valid/ are no shots
     assert found["selections"]["test"]["image_auroc"] == found["image_auroc"]
     assert len(found["weights"]["sha256"]) == 64
     assert found["versions"]["torch"] == torch.__version__
@@ -88,7 +113,9 @@ def test_few_shot_from_images_to_results(flags, tmp_path, capsys, obj):
 def test_an_honest_rule_tests_what_it_chose(flags, tmp_path, rule):
     """The checkpoint, the scores and the figures are of the moment that the rule chose."""
     trained = script_train_few.main(flags("Brain", "train_few", "--select", rule, "--epoch", 3))
-    tested = script_test_few.main(flags("Brain", "test_few", "--ckpt", tmp_path / "ckpt" / "Brain-2shot.pth"))
+    tested = script_test_few.main(
+        flags("Brain", "test_few", "--ckpt", tmp_path / "ckpt" / "Brain-2shot.pth")
+    )
     assert torch.equal(tested.scores, trained.scores)
     found = metrics(tmp_path, "train_few")
     assert found["best_epoch"] == found["selections"][rule]["epoch"]
@@ -107,7 +134,9 @@ def test_a_compiled_network_trains_alike(flags, tmp_path):
         return
     losses = []
     for answer in ("no", "yes"):
-        script_train_few.main(flags("Brain", "train_few", "--epoch", 1, "--batch_size", 11, "--compile", answer))
+        script_train_few.main(
+            flags("Brain", "train_few", "--epoch", 1, "--batch_size", 11, "--compile", answer)
+        )
         losses.append(metrics(tmp_path, "train_few")["train_loss"][0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -126,7 +155,8 @@ def test_laid_out_weights_train_alike(flags, tmp_path, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[2] == pytest.approx(losses[3], rel=1e-3)
     with pytest.raises(
-        UserError, match=r"--pack yes needs a CPU, fp32, .*; got cpu, bf16, with MKL; leave the flag out"
+        UserError,
+        match=r"--pack yes needs a CPU, fp32, .*; got cpu, bf16, with MKL; leave the flag out",
     ):
         script_train_few.main(flags("Brain", "train_few", "--pack", "yes", "--precision", "bf16"))
 
@@ -136,8 +166,12 @@ def test_laid_out_weights_train_alike(flags, tmp_path, monkeypatch):
 def test_scores_never_go_through_packed_products(flags, gigabytes):
     """The scores seen in a training with packed steps are the scores tested, to the bit, whatever the cache holds."""
     more = ["--cache_gb", gigabytes]
-    trained = script_train_few.main(flags("Chest", "train_few", "--epoch", 1, "--pack", "yes", *more))
-    assert torch.equal(script_test_few.main(flags("Chest", "test_few", *more)).scores, trained.scores)
+    trained = script_train_few.main(
+        flags("Chest", "train_few", "--epoch", 1, "--pack", "yes", *more)
+    )
+    assert torch.equal(
+        script_test_few.main(flags("Chest", "test_few", *more)).scores, trained.scores
+    )
 
 
 def test_adapters_of_other_shots_are_refused(flags, tmp_path, demo_root):
@@ -152,11 +186,15 @@ def test_adapters_of_other_shots_are_refused(flags, tmp_path, demo_root):
     more = ["--fewshot_path", tmp_path / "lists", "--iterate", draw]
     with pytest.raises(UserError, match="was made with shots = "):
         script_test_few.main(flags("Chest", "test_few", *more))
-    script_test_few.main(flags("Chest", "test_few", *more, "--ckpt", tmp_path / "ckpt" / "Chest-2shot.pth"))
+    script_test_few.main(
+        flags("Chest", "test_few", *more, "--ckpt", tmp_path / "ckpt" / "Chest-2shot.pth")
+    )
 
 
 def test_valid_needs_images_that_are_no_shots(flags, tmp_path):
-    with pytest.raises(UserError, match="valid/ of Brain has not both normal and abnormal images that are no shots"):
+    with pytest.raises(
+        UserError, match="valid/ of Brain has not both normal and abnormal images that are no shots"
+    ):
         script_train_few.main(flags("Brain", "train_few", "--select", "valid", "--shot", 4))
     script_train_few.main(flags("Brain", "train_few", "--shot", 4, "--epoch", 1))
     assert list(metrics(tmp_path, "train_few")["selections"]) == ["test", "last"]
@@ -171,7 +209,9 @@ def test_pictures_and_all_metrics(flags, tmp_path, obj):
     for level in ("image", "pixel") if masks else ("image",):
         for branch in ("text", "memory", "both"):
             assert 0 <= found["details"][level][branch]["average_precision"] <= 1
-        assert found["details"][level]["both"]["auroc"] == pytest.approx(found[f"{level}_auroc"], abs=1e-9)
+        assert found["details"][level]["both"]["auroc"] == pytest.approx(
+            found[f"{level}_auroc"], abs=1e-9
+        )
     assert len(found["pictures"]) == 3
     for picture in found["pictures"]:
         with Image.open(tmp_path / "out" / "test_few" / picture["map"]) as grey:
@@ -194,7 +234,14 @@ def test_normal_shots_only(flags, tmp_path, demo_root):
     assert metrics(tmp_path, "test_few")["shots"]["abnormal"] == []
     with pytest.raises(UserError, match="has no line 'a-0'"):
         script_test_few.main(
-            flags("Brain", "test_few", "--fewshot_path", tmp_path / "lists", "--ckpt", tmp_path / "ckpt" / "Brain.pth")
+            flags(
+                "Brain",
+                "test_few",
+                "--fewshot_path",
+                tmp_path / "lists",
+                "--ckpt",
+                tmp_path / "ckpt" / "Brain.pth",
+            )
         )
 
 
@@ -205,7 +252,10 @@ def test_levels_are_scored_one_by_one(flags):
     one = script_test_few.main(flags("Chest", "test_few", "--score_levels", 3))
     assert torch.equal(whole.scores, same.scores)
     assert not torch.equal(whole.scores, one.scores)
-    with pytest.raises(UserError, match="--score_levels 7: no adapter follows this block; --features_list has 1 2 3 4"):
+    with pytest.raises(
+        UserError,
+        match="--score_levels 7: no adapter follows this block; --features_list has 1 2 3 4",
+    ):
         script_test_few.main(flags("Chest", "test_few", "--score_levels", 7))
 
 
@@ -218,7 +268,10 @@ def test_zero_shot_from_images_to_results(flags, tmp_path, obj):
     assert [e["epoch"] for e in found["evaluations"]] == pytest.approx([i / 5 for i in range(11)])
     assert found["adapters"] == metrics(tmp_path, "test_zero")["adapters"]
     assert found["adapters"]["file"] == str(tmp_path / "ckpt" / f"{obj}.pth")
-    assert found["adapters"]["sha256"] == sha256((tmp_path / "ckpt" / f"{obj}.pth").read_bytes()).hexdigest()
+    assert (
+        found["adapters"]["sha256"]
+        == sha256((tmp_path / "ckpt" / f"{obj}.pth").read_bytes()).hexdigest()
+    )
     assert len(found["train_loss"]) == 2
     assert rows(tmp_path, "test_zero")[0]["memory_score"] == ""
 
@@ -233,7 +286,9 @@ def test_zero_shot_testing_needs_its_own_folder_only(flags, tmp_path, demo_root)
 
 @pytest.mark.parametrize("script", [script_train_few, script_train_zero], ids=["few", "zero"])
 def test_a_training_batch_of_16_and_img_size_336(flags, script):
-    result = script.main(flags("Brain", script.__name__, "--batch_size", 16, "--epoch", 1, "--img_size", 336))
+    result = script.main(
+        flags("Brain", script.__name__, "--batch_size", 16, "--epoch", 1, "--img_size", 336)
+    )
     assert 0 <= result.pixel_auroc <= 1
     assert torch.isfinite(result.scores).all()
 
@@ -247,7 +302,9 @@ def test_a_data_path_with_img_in_it_and_jpg_images(flags, tmp_path, demo_root):
     for mask in sorted(data.rglob("anomaly_mask/*.png")):
         mask.rename(mask.with_suffix(".jpg.png"))
         mask.with_suffix(".png").with_name(mask.stem + ".jpg.png").rename(mask)
-    result = script_train_few.main(flags("Brain", "train_few", "--iterate", -1, "--epoch", 1, data=data))
+    result = script_train_few.main(
+        flags("Brain", "train_few", "--iterate", -1, "--epoch", 1, data=data)
+    )
     assert result.pixel_auroc is not None
 
 
@@ -305,11 +362,18 @@ def test_the_authors_files_load(flags, tmp_path):
     own = tmp_path / "ckpt" / "Brain-2shot.pth"
     expected = script_test_few.main(flags("Brain", "test_few"))
     content = torch.load(own, weights_only=True)
-    torch.save({key: content[key] for key in ("seg_adapters", "det_adapters")}, tmp_path / "ckpt" / "Brain.pth")
+    torch.save(
+        {key: content[key] for key in ("seg_adapters", "det_adapters")},
+        tmp_path / "ckpt" / "Brain.pth",
+    )
     own.unlink()
-    torch.testing.assert_close(script_test_few.main(flags("Brain", "test_few")).scores, expected.scores)
+    torch.testing.assert_close(
+        script_test_few.main(flags("Brain", "test_few")).scores, expected.scores
+    )
     script_test_zero.main(flags("Brain", "test_zero"))
-    script_train_few.main(flags("Brain", "train_few", "--init", tmp_path / "ckpt" / "Brain.pth", "--epoch", 1))
+    script_train_few.main(
+        flags("Brain", "train_few", "--init", tmp_path / "ckpt" / "Brain.pth", "--epoch", 1)
+    )
 
 
 def test_the_authors_files_are_never_replaced(flags, tmp_path):
@@ -319,7 +383,9 @@ def test_the_authors_files_are_never_replaced(flags, tmp_path):
     authors = tmp_path / "ckpt" / "Brain.pth"
     torch.save({key: content[key] for key in ("seg_adapters", "det_adapters")}, authors)
     before = authors.read_bytes()
-    with pytest.raises(UserError, match=r"Brain\.pth was not written by this program and would be lost; move it"):
+    with pytest.raises(
+        UserError, match=r"Brain\.pth was not written by this program and would be lost; move it"
+    ):
         script_train_zero.main(flags("Brain", "train_zero", "--epoch", 1))
     assert authors.read_bytes() == before
     script_train_few.main(flags("Brain", "train_few", "--epoch", 1))  # an own file is replaced
@@ -335,7 +401,9 @@ def test_a_run_says_which_adapters_it_takes(flags, tmp_path, capsys):
     for path, others in ((own, 2), (folder / "Brain.pth", 1), (folder / "Brain_2.pth", 0)):
         capsys.readouterr()
         script_test_few.main(flags("Brain", "test_few"))
-        told = [line for line in capsys.readouterr().err.splitlines() if "note: adapters of" in line]
+        told = [
+            line for line in capsys.readouterr().err.splitlines() if "note: adapters of" in line
+        ]
         assert len(told) == bool(others)
         assert not others or f"note: adapters of {path}; not taken: " in told[0]
         assert metrics(tmp_path, "test_few")["adapters"]["file"] == str(path)
@@ -384,8 +452,17 @@ def test_zero_shot_is_tested_where_the_released_code_tests(steps, expected):
 
 def test_an_epoch_of_few_steps_says_how_often_it_is_tested(flags, tmp_path, capsys):
     script_train_zero.main(flags("Brain", "train_zero", "--epoch", 1, "--batch_size", 16))
-    assert "note: an epoch has 4 steps, fewer than 5: the adapters are tested before each" in capsys.readouterr().err
-    assert [e["epoch"] for e in metrics(tmp_path, "train_zero")["evaluations"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert (
+        "note: an epoch has 4 steps, fewer than 5: the adapters are tested before each"
+        in capsys.readouterr().err
+    )
+    assert [e["epoch"] for e in metrics(tmp_path, "train_zero")["evaluations"]] == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
 
 
 def test_the_paper_recipe_runs(flags, tmp_path):
@@ -417,7 +494,10 @@ def damaged(demo_root: Path, tmp_path: Path, name: str) -> Path:  # noqa: C901  
     data = tmp_path / "damaged"
     shutil.copytree(demo_root / "data" / "Brain_AD", data / "Brain_AD")
     test = data / "Brain_AD" / "test"
-    masks, last = sorted((test / "Ungood" / "anomaly_mask").iterdir()), test / "Ungood" / "img" / "004.png"
+    masks, last = (
+        sorted((test / "Ungood" / "anomaly_mask").iterdir()),
+        test / "Ungood" / "img" / "004.png",
+    )
     if name == "one label":
         shutil.rmtree(test / "good")
     elif name == "empty masks":
@@ -456,7 +536,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("script", ["train_few", "train_zero", "test_few", "test_zero"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_test_set_is_refused_before_the_first_step(flags, tmp_path, demo_root, script, fault, monkeypatch):
+def test_a_bad_test_set_is_refused_before_the_first_step(
+    flags, tmp_path, demo_root, script, fault, monkeypatch
+):
     monkeypatch.setattr(engine.Trainer, "step", lambda *_: pytest.fail("a step was made"))
     data, more = damaged(demo_root, tmp_path, fault), []
     for other in ("Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "Histopathology"):
@@ -468,7 +550,9 @@ def test_a_bad_test_set_is_refused_before_the_first_step(flags, tmp_path, demo_r
         adapters = checkpoint.adapter_state(MVFA(clip.visual, 64, (1, 2, 3, 4)))
         checkpoint.save(tmp_path / "adapters.pth", adapters, {})
         more = ["--ckpt", tmp_path / "adapters.pth"]
-    main = {"train_few": script_train_few, "train_zero": script_train_zero}.get(script, script_test_few).main
+    main = {"train_few": script_train_few, "train_zero": script_train_zero}.get(
+        script, script_test_few
+    ).main
     main = script_test_zero.main if script == "test_zero" else main
     with pytest.raises(UserError, match=FAULTS[fault]):
         main(flags("Brain", script, *more, data=data))
@@ -480,7 +564,9 @@ def test_a_test_that_fails_does_not_cost_the_training(flags, tmp_path, demo_root
     data = damaged(demo_root, tmp_path, "cut")
     with pytest.raises(UserError, match=r"004\.png is not a readable image"):
         script_train_few.main(flags("Brain", "train_few", "--select", rule, data=data))
-    script_test_few.main(flags("Brain", "test_few"))  # with the checkpoint that was saved before the test
+    script_test_few.main(
+        flags("Brain", "test_few")
+    )  # with the checkpoint that was saved before the test
 
 
 def test_empty_masks_are_counted_and_said(flags, tmp_path, demo_root, capsys):
@@ -500,13 +586,17 @@ def test_an_error_in_a_worker_is_the_same_line(flags, tmp_path, demo_root, worke
     arguments = flags("Brain", "test_few", "--workers", workers, data=data)
     ended = run("test_few.py", *arguments)
     assert ended.returncode == 2
-    assert re.fullmatch(r"error: .*004\.png is not a readable image .*", ended.stderr.strip().splitlines()[-1])
+    assert re.fullmatch(
+        r"error: .*004\.png is not a readable image .*", ended.stderr.strip().splitlines()[-1]
+    )
     assert "Traceback" not in ended.stderr
 
 
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -544,7 +634,9 @@ def test_interrupt_leaves_no_part(flags, tmp_path):
         signal.SIGINT, signal.default_int_handler
     )  # a job in the background is born deaf to it, and its children
     command = [sys.executable, "train_few.py", *flags("Brain", "train_few", "--epoch", 500)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 90
     while not (tmp_path / "ckpt" / "Brain-2shot.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.2)

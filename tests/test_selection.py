@@ -1,6 +1,6 @@
 """Three rules for the moment a checkpoint is taken from."""
 
-from selection import Figures, Selection, mean
+from mvfa.selection import Figures, Selection, mean
 
 
 def test_each_rule_chooses_its_moment():
@@ -8,9 +8,18 @@ def test_each_rule_chooses_its_moment():
     for epoch, test, valid in ((1, 0.8, 0.6), (2, 0.9, 0.5), (3, 0.9, 0.6), (4, 0.6, 0.7)):
         chosen.moment(epoch, last=epoch == 4)
         found.append((chosen.validated(Figures(valid, None)), chosen.tested(Figures(test, test))))
-    assert found == [(True, True), (False, True), (False, False), (True, False)]  # the first of equals wins
+    assert found == [
+        (True, True),
+        (False, True),
+        (False, False),
+        (True, False),
+    ]  # the first of equals wins
     table = chosen.table(("test", "valid", "last"))
-    assert {rule: entry["epoch"] for rule, entry in table.items()} == {"test": 2, "valid": 4, "last": 4}
+    assert {rule: entry["epoch"] for rule, entry in table.items()} == {
+        "test": 2,
+        "valid": 4,
+        "last": 4,
+    }
     assert table["test"]["image_auroc"] == 0.9
 
 
@@ -20,7 +29,10 @@ def test_in_zero_shot_the_last_of_equals_replaces_the_others():
         chosen.moment(epoch)
         chosen.tested(Figures(worth, None))
         chosen.validated(Figures(worth, None))
-    assert {rule: entry["epoch"] for rule, entry in chosen.chosen.items()} == {"test": 0.4, "valid": 0.2}
+    assert {rule: entry["epoch"] for rule, entry in chosen.chosen.items()} == {
+        "test": 0.4,
+        "valid": 0.2,
+    }
 
 
 def test_a_rule_is_silent_where_it_may_not_choose_or_was_not_tested():

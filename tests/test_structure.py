@@ -61,7 +61,9 @@ def test_imports_flow_one_way(path):
 
 def test_flags_are_read_without_torch():
     told = "import sys, launch, train_few, test_few, train_zero, test_zero; print('torch' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert ended.stdout == "False\n"
 
 

@@ -26,7 +26,19 @@ ALPHABETS = (
     "हिन्दी",
     "😀🧠🫀🩻",
 )
-WORDS = ["don't", "we'll", "X-ray", "OCT", "damaged", "retinal", "histopathological", "I'm", "they're", "it's", "photo"]
+WORDS = [
+    "don't",
+    "we'll",
+    "X-ray",
+    "OCT",
+    "damaged",
+    "retinal",
+    "histopathological",
+    "I'm",
+    "they're",
+    "it's",
+    "photo",
+]
 
 
 def strings() -> list[str]:
@@ -39,7 +51,9 @@ def strings() -> list[str]:
                 parts.append(generator.choice(WORDS))
             else:
                 alphabet = generator.choice(ALPHABETS)
-                parts.append("".join(generator.choice(alphabet) for _ in range(generator.randint(1, 7))))
+                parts.append(
+                    "".join(generator.choice(alphabet) for _ in range(generator.randint(1, 7)))
+                )
         text = generator.choice([" ", "  ", "", "\t", "\n"]).join(parts)
         if len(text) < 60 and len(encode(text)) <= 75:
             found.append(text)
@@ -53,7 +67,11 @@ def ours(text: str) -> list[int]:
 def test_equal_open_clip():
     open_clip = pytest.importorskip("open_clip")
     theirs = open_clip.SimpleTokenizer()
-    wrong = [text for text in strings() if [i for i in theirs([text])[0].tolist() if i] != [i for i in ours(text) if i]]
+    wrong = [
+        text
+        for text in strings()
+        if [i for i in theirs([text])[0].tolist() if i] != [i for i in ours(text) if i]
+    ]
     assert wrong == []
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import weight_files
-from CLIP import ClipConfig, Tower, create_model, model, tokenize
-from CLIP.model import ACTIVATIONS
-from CLIP.weights import check_state, infer_config, model_config, resize_positions
+from CLIP import model, weight_files
+from CLIP.model import ACTIVATIONS, ClipConfig, Tower
+from CLIP.tokenizer import tokenize
+from CLIP.weights import check_state, create_model, infer_config, model_config, resize_positions
 from errors import UserError
 from tests.conftest import TINY, TOLERANCE, random_state
 
@@ -18,7 +18,11 @@ SIZES = {
     "patch 16, other widths": ClipConfig(96, Tower(128, 3, 2), 16, 3, Tower(64, 2, 1), 77, 49_408),
     "patch 14, deeper": ClipConfig(64, Tower(192, 6, 3), 14, 5, Tower(128, 4, 2), 77, 49_408),
 }
-SENTENCES = ["a photo of a damaged Brain.", "perfect", "this is the retinal OCT with flaw in the scene."]
+SENTENCES = [
+    "a photo of a damaged Brain.",
+    "perfect",
+    "this is the retinal OCT with flaw in the scene.",
+]
 
 
 def network(config, activation="gelu") -> model.CLIP:
@@ -51,23 +55,37 @@ def test_equal_open_clip(config, images, activation):
             "layers": config.vision.layers,
             "head_width": 64,
         },
-        text_cfg={"width": config.text.width, "heads": config.text.heads, "layers": config.text.layers},
+        text_cfg={
+            "width": config.text.width,
+            "heads": config.text.heads,
+            "layers": config.text.layers,
+        },
         quick_gelu=activation == "quickgelu",
     ).eval()
     theirs.load_state_dict(random_state(config))
     ours, tokens = network(config, activation), tokenize(SENTENCES)
     padded = torch.nn.functional.pad(tokens, (0, 77 - tokens.shape[1]))
     with torch.no_grad():
-        torch.testing.assert_close(ours.encode_image(images), theirs.encode_image(images), **TOLERANCE[torch.float32])
-        torch.testing.assert_close(ours.encode_text(tokens), theirs.encode_text(padded), **TOLERANCE[torch.float32])
+        torch.testing.assert_close(
+            ours.encode_image(images), theirs.encode_image(images), **TOLERANCE[torch.float32]
+        )
+        torch.testing.assert_close(
+            ours.encode_text(tokens), theirs.encode_text(padded), **TOLERANCE[torch.float32]
+        )
 
 
-@pytest.mark.parametrize(("activation", "their_name"), [("gelu", "gelu"), ("quickgelu", "quick_gelu")])
+@pytest.mark.parametrize(
+    ("activation", "their_name"), [("gelu", "gelu"), ("quickgelu", "quick_gelu")]
+)
 def test_equal_transformers(config, images, activation, their_name, tmp_path):
     transformers = pytest.importorskip("transformers")
 
     def tower(size: Tower) -> dict:
-        wide = {"hidden_size": size.width, "intermediate_size": 4 * size.width, "hidden_act": their_name}
+        wide = {
+            "hidden_size": size.width,
+            "intermediate_size": 4 * size.width,
+            "hidden_act": their_name,
+        }
         return wide | {"num_hidden_layers": size.layers, "num_attention_heads": size.heads}
 
     torch.manual_seed(2)
@@ -75,12 +93,17 @@ def test_equal_transformers(config, images, activation, their_name, tmp_path):
     theirs = transformers.CLIPModel(
         transformers.CLIPConfig(
             projection_dim=config.embed_dim,
-            vision_config=tower(config.vision) | {"image_size": side, "patch_size": config.patch_size},
+            vision_config=tower(config.vision)
+            | {"image_size": side, "patch_size": config.patch_size},
             text_config=tower(config.text) | {"eos_token_id": 49_407},
         )
     ).eval()
-    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "model.safetensors")
-    ours = create_model(None, tmp_path / "model.safetensors", image_size=side, activation=activation)
+    save_file(
+        {k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "model.safetensors"
+    )
+    ours = create_model(
+        None, tmp_path / "model.safetensors", image_size=side, activation=activation
+    )
     tokens = tokenize(SENTENCES)
     with torch.no_grad():
         pooled = theirs.visual_projection(theirs.vision_model(images).pooler_output)
@@ -116,7 +139,9 @@ def test_every_format_gives_the_same_network(tmp_path):
     save_file(published, tmp_path / "file.safetensors")
     for name in ("archive.pt", "plain.pt", "nested.pt", "file.safetensors"):
         clip = create_model(None, tmp_path / name, image_size=32, trust_weights=True)
-        assert clip.text_projection.dtype == torch.float16  # the text tower sleeps until a sentence comes
+        assert (
+            clip.text_projection.dtype == torch.float16
+        )  # the text tower sleeps until a sentence comes
         with clip.text_awake():
             for key, value in clip.state_dict().items():
                 torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)
@@ -194,11 +219,16 @@ class Writer(torch.nn.Module):
 @pytest.mark.parametrize("default_place", [False, True])
 def test_an_unknown_archive_is_refused_before_it_runs(tmp_path, monkeypatch, default_place):
     """It would write a file of its own choosing."""
-    written, evil = tmp_path / "written", tmp_path / "ViT-L-14-336px.pt" if default_place else tmp_path / "evil.pt"
+    written, evil = (
+        tmp_path / "written",
+        tmp_path / "ViT-L-14-336px.pt" if default_place else tmp_path / "evil.pt",
+    )
     torch.jit.script(Writer(str(written))).save(evil)
     monkeypatch.setattr(weight_files, "WEIGHTS", tmp_path)
     message = (
-        "has a published name" if default_place else r"of unknown SHA-256 .*\.safetensors, or pass --trust_weights"
+        "has a published name"
+        if default_place
+        else r"of unknown SHA-256 .*\.safetensors, or pass --trust_weights"
     )
     with pytest.raises(UserError, match=message):
         create_model("ViT-L-14-336" if default_place else None, None if default_place else evil)

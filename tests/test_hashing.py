@@ -1,0 +1,46 @@
+"""Weight files are hashed once, in the background, and again when they change."""
+
+import hashlib
+import os
+
+import pytest
+
+from CLIP import hashing
+from CLIP.hashing import file_hash, hash_ahead
+from CLIP.weights import DTYPES
+from errors import UserError
+from mvfa.options import PRECISIONS
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(bytes(range(256)) * 5)
+    return path
+
+
+def test_a_file_is_hashed_slice_by_slice(path, monkeypatch):
+    monkeypatch.setattr(hashing, "SLICE", 100)
+    assert file_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_is_hashed_once_until_it_changes(path, monkeypatch):
+    read = []
+    monkeypatch.setattr(hashing, "sha256", lambda path: read.append(path) or str(len(read)))
+    assert hash_ahead(path).result() == file_hash(path) == file_hash(path) == "1"
+    os.utime(path, ns=(0, 0))
+    assert file_hash(path) == "2"
+
+
+def test_a_file_that_cannot_be_read_is_told_where_the_hash_is_needed(path, monkeypatch):
+    def broken(_) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hashing, "sha256", broken)
+    hash_ahead(path)
+    with pytest.raises(UserError, match=r"weights\.pt cannot be read \(Input/output error\)"):
+        file_hash(path)
+
+
+def test_every_precision_has_its_type():
+    assert tuple(DTYPES) == PRECISIONS
