@@ -32,5 +32,5 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(RUN) -m pip install -r requirements-dev.txt
 	touch $@
 
-clean:
-	rm -rf demo results .cache
+clean:  # never results or checkpoints of real runs
+	rm -rf demo .cache .pytest_cache .ruff_cache .mypy_cache

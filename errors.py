@@ -1,9 +1,12 @@
-"""What ends a run that is no bug: a mistake that a user can mend, and another process that was lost."""
+"""Expected failures: a mistake the user can fix, and the loss of another process of the run."""
 
 
 class UserError(Exception):
-    """A wrong setting or file. The message is one line: what was got, what is allowed, what to do (exit status 2)."""
+    """A wrong setting or file (exit status 2).
+
+    The message is one line: what was given, what is allowed, what to do.
+    """
 
 
 class LostProcessError(Exception):
-    """Another process of the run has ended before its time (exit status 1)."""
+    """Another process of a distributed run ended early (exit status 1)."""

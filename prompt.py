@@ -1,13 +1,14 @@
-"""Sentences for a noun and their text features (SPEC section 2)."""
+"""Sentences for a noun and their text features (SPEC section 2).
+
+Letters: n sentences, E joint width of CLIP.
+"""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from CLIP.model import CLIP
-from CLIP.tokenizer import tokenize
 
 NORMAL_STATES = (
     "{}",
@@ -19,7 +20,7 @@ NORMAL_STATES = (
     "{} without damage",
 )
 ABNORMAL_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
-STATES = (NORMAL_STATES, ABNORMAL_STATES)  # the columns of the text features
+STATES = (NORMAL_STATES, ABNORMAL_STATES)  # one group per column of the text features
 TEMPLATES = (
     "a bad photo of a {}.",
     "a low resolution photo of the {}.",
@@ -59,35 +60,33 @@ TEMPLATES = (
 )
 
 
+class SentenceEncoder(Protocol):
+    """What `text_features` needs of CLIP."""
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
+        """Encode sentences to features [n, E] float32, not normalised."""
+        ...
+
+
 def sentences(noun: str, states: Sequence[str]) -> list[str]:
-    """Every template filled with every state phrase of the noun, state by state."""
+    """Fill every template with every state phrase of the noun, state by state."""
     return [template.format(state.format(noun)) for state in states for template in TEMPLATES]
 
 
 def sentence_groups(noun: str) -> list[list[str]]:
-    """The sentences of each column of the text features."""
+    """List the sentences of each column of the text features: normal, then abnormal."""
     return [sentences(noun, states) for states in STATES]
 
 
 @torch.no_grad()
-def text_features(clip: CLIP, noun: str) -> Tensor:
-    """Features of a noun [E, 2] float32 of norm 1: column 0 normal, column 1 abnormal.
+def text_features(clip: SentenceEncoder, noun: str) -> Tensor:
+    """Compute the text features [E, 2] float32 of a noun: column 0 normal, column 1 abnormal.
 
-    Sentences of equal length are encoded together and only to that length: what stands behind the end token is never
-    attended to.
+    Each column is the mean of its sentences' features, all divided by their norm, before and after
+    (SPEC section 2).
     """
     groups = sentence_groups(noun)
-    tokens = tokenize(
-        [sentence for group in groups for sentence in group], clip.config.context_length
-    )
-    lengths = tokens.argmax(dim=1) + 1  # the end token has the highest id
-    features = torch.empty(len(tokens), clip.config.embed_dim, device=clip.device)
-    with clip.text_awake():
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero().squeeze(1)
-            features[rows.to(clip.device)] = clip.encode_text(tokens[rows, :length].to(clip.device))
-    means = [
-        column.mean(dim=0)
-        for column in F.normalize(features, dim=1).split([len(group) for group in groups])
-    ]
-    return F.normalize(torch.stack(means, dim=1), dim=0)
+    features = clip.encode_sentences([sentence for group in groups for sentence in group])  # [n, E]
+    columns = F.normalize(features, dim=1).split([len(group) for group in groups])
+    means = [column.mean(dim=0) for column in columns]  # 2 times [E]
+    return F.normalize(torch.stack(means, dim=1), dim=0)  # [E, 2]

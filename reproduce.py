@@ -1,125 +1,151 @@
-"""Every table and figure of the paper and of the study: trains, tests, and writes a page, Markdown and CSV.
+"""Make every table and figure of the paper and of the study: train, test, and write a report.
 
     python reproduce.py table1 table2
     python reproduce.py all --plan
     python reproduce.py --demo all
 
-Runs lie under --root by names that hold their settings. Finished ones are kept, so a stopped command goes on where it
-was; one that fails is told of on the page, and the others go on.
+The report is one page, Markdown and CSV files. Runs are below --root in folders whose names depend
+on their settings. Finished runs are kept, so a stopped command continues where it was. A run that
+fails is listed on the page, and the others go on.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-import demo
-import test_few
-import test_zero
-import train_few
-import train_zero
 from errors import UserError
 from mvfa.cli import command
-from report.arguments import parse
-from report.cluster import Work, submit
-from report.page import write_report
-from report.plan import specs
-from report.runs import Job, Place, filled, jobs, lacks, places, settings
+from report.arguments import Request, parse
+from report.experiments import table_specs
 from report.study import DONE, FAILED, MISSING, Study
-from utils import writable
 
-Placed = tuple[Place, Job, Job, str]  # its training, its test, what it lacks
-SCRIPTS = {script.__name__: script.main for script in (train_few, train_zero, test_few, test_zero)}
+# torch, pandas, plotly and the scripts are slow to import: help and mistakes come before them
+if TYPE_CHECKING:
+    from report.cluster import Work
+    from report.jobs import CellSpec, Job
+
+    PlannedCell = tuple[CellSpec, Job, Job, str]  # with its training, its test, what is missing
 
 
-def do(job: Job) -> str:
-    """Run a job; what went wrong, in one line, if anything did."""
+def run_job(job: "Job") -> str:
+    """Run a job; returns the error in one line, "" if there was none."""
     print(f"\n{job.out.parent.name}: {job.script}", flush=True)
     try:
-        SCRIPTS[job.script]([*job.flags, f"--out={job.out}"])
+        import_module(job.script).main([*job.flags, f"--out={job.out}"])
     except UserError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001  # a bug in one cell must not cost the others
+    except Exception as error:  # noqa: BLE001  # a bug in one run must not cost the others
         return f"{type(error).__name__}: {error}".split("\n")[0]
     return ""
 
 
-def perform(work: Work, threads: int | None = None, gpu: str | None = None) -> dict[Path, str]:
-    """Do trainings and their tests that are not done, one after another; reasons of failures by folder."""
+def perform(work: "Work", threads: int | None = None, gpu: str | None = None) -> dict[Path, str]:
+    """Run the trainings and tests that are not done; returns reasons of failures by test folder.
+
+    `threads` limits torch's threads, `gpu` is a name for CUDA_VISIBLE_DEVICES; None: no change.
+    """
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    import torch
+
     if threads:
         torch.set_num_threads(threads)
     failures: dict[Path, str] = {}
     for train, tests in work.items():
         needed = [test for test in tests if not test.done]
-        reason = do(train) if needed and not train.done else ""
-        failures |= {test.out: reason or do(test) for test in needed}
+        reason = run_job(train) if needed and not train.done else ""
+        failures |= {test.out: reason or run_job(test) for test in needed}
     return {out: reason for out, reason in failures.items() if reason}
 
 
-def show(placed: Sequence[Placed], is_demo: bool) -> Study:
-    """Print what would run and what it lacks; a study without cells."""
-    for place, _, test, lacking in placed:
-        state = "done" if test.done else lacking or "to run"
-        print(
-            f"{place.table:9} {place.obj:15} seed {place.seed} draw {place.draw} {place.row}: {state}"
-        )
-    return Study("plan", is_demo, (), ())
+def planned_cells(request: Request) -> "list[PlannedCell]":
+    """Return every cell with its training, its test, and what is missing to run them."""
+    from report.jobs import cell_specs, jobs_of, missing_input
+
+    options = request.options
+    return [
+        (spec, *jobs_of(spec, options, request.runs), missing_input(spec, options))
+        for spec in cell_specs(options)
+    ]
+
+
+def print_plan(planned: "Sequence[PlannedCell]", demo: bool) -> Study:
+    """Print what would run and what is missing; returns a study without cells."""
+    for spec, _, test, missing in planned:
+        state = "done" if test.done else missing or "to run"
+        run = f"{spec.table:9} {spec.obj:15} seed {spec.seed} draw {spec.draw}"
+        print(f"{run} {spec.row}: {state}")
+    return Study("plan", demo, (), ())
+
+
+def run_all(planned: "Sequence[PlannedCell]", request: Request) -> dict[Path, str]:
+    """Run what is not done, here or in jobs; returns reasons of failures by test folder."""
+    work: Work = {}
+    for _, train, test, missing in planned:
+        if not missing and test not in work.setdefault(train, []):
+            work[train].append(test)
+    # the demo's network is so small that threads mostly wait for one another
+    threads = 1 if request.demo else None
+    if request.cluster is None and request.jobs == 1:
+        return perform(work, threads)
+    import reproduce  # jobs cannot unpickle a function of "__main__"
+    from report.cluster import submit
+
+    return submit(partial(reproduce.perform, threads=threads), work, request)
+
+
+def load_study(
+    planned: "Sequence[PlannedCell]", failures: dict[Path, str], request: Request
+) -> Study:
+    """Return the study with the results of all runs."""
+    from report.jobs import cell_result
+    from report.settings import study_settings
+
+    cells = tuple(
+        cell_result(spec, train.out, test.out, missing, failures.get(test.out, ""))
+        for spec, train, test, missing in planned
+    )
+    title = "MVFA on demo images" if request.demo else "MVFA: tables and figures"
+    specs = table_specs(request.options)
+    return Study(title, request.demo, specs, cells, request.command, study_settings(cells))
 
 
 def main(argv: Sequence[str] | None = None) -> Study:
-    """Run what is not done and write the report; returns what it tells."""
-    request = parse(argv, demo.MODEL)
+    """Run what is not done, write the report, and return what it shows."""
+    request = parse(argv)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(
-            "reproduce.py is not for torchrun; start it with python and share its runs out with --jobs J"
+            "reproduce.py is not for torchrun; start it with python and share the runs with --jobs"
         )
     if not request.plan:
+        from utils import writable
+
         writable(request.root, "--root")
     if request.demo:
-        demo.prepare(request.root)
-    wanted = request.wanted
-    placed = [
-        (place, *jobs(place, wanted, request.runs), lacks(place, wanted))
-        for place in places(wanted)
-    ]
-    if request.plan:
-        return show(placed, request.demo)
-    work: Work = {}
-    for _, train, test, lacking in placed:
-        if not lacking and test not in work.setdefault(train, []):
-            work[train].append(test)
-    threads = (
-        1 if request.demo else None
-    )  # its network is so small that threads mostly wait for one another
-    if request.cluster is None and request.jobs == 1:
-        failures = perform(work, threads)
-    else:
-        import reproduce  # by this name, not as "__main__", a job finds it
+        import demo
 
-        failures = submit(partial(reproduce.perform, threads=threads), work, request)
-    cells = tuple(
-        filled(place, train.out, test.out, lacking, failures.get(test.out, ""))
-        for place, train, test, lacking in placed
-    )
-    title = "MVFA on demo images" if request.demo else "MVFA: tables and figures"
-    study = Study(title, request.demo, specs(wanted), cells, request.told, settings(cells))
+        demo.prepare(request.root)
+    planned = planned_cells(request)
+    if request.plan:
+        return print_plan(planned, request.demo)
+    study = load_study(planned, run_all(planned, request), request)
+    from report.page import write_report
+
     page = write_report(study, request.root / "report")
-    for cell in cells:
+    for cell in study.cells:
         if cell.state == FAILED:
             print(f"failed: {cell.table}, {cell.row}, {cell.obj}: {cell.reason}", file=sys.stderr)
-    print(
-        f"\n{study.count(DONE)} done, {study.count(MISSING)} missing, {study.count(FAILED)} failed\n{page}"
-    )
+    counts = ", ".join(f"{study.count(state)} {state}" for state in (DONE, MISSING, FAILED))
+    print(f"\n{counts}\n{page}")
     return study
 
 
 def run() -> None:
-    """`main`, with exit status 1 if a cell failed."""
+    """Run `main`; exit with status 1 if a cell failed."""
     if main().count(FAILED):
         sys.exit(1)
 

@@ -1,35 +1,75 @@
-"""Few-shot testing: score an object's test split with trained adapters and the memory of its normal shots.
+"""Few-shot testing: score a test split with trained adapters and a memory bank of normal shots.
 
-python test_few.py --obj Brain --shot 4
-python test_few.py --obj Brain --shot 4 --abnormal_shot 0    normal shots only, adapters of train_zero.py
+    python test_few.py --obj Brain --shot 4
+    python test_few.py --obj Brain --shot 4 --abnormal_shot 0
+
+The second command uses normal shots only, and the adapters of train_zero.py.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mvfa.cli import command, start
+from mvfa.cli import check_flags, command, start
 
-if TYPE_CHECKING:
-    from mvfa.evaluation import Evaluation
+if __name__ == "__main__":
+    check_flags("test_few")  # help and mistakes come before the imports below, which take seconds
+
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import object_info
+from dataset.medical_few import Support
+from dataset.shots import Shots
+from mvfa.checkpoint import load_adapters
+from mvfa.engine import build_memory, predict
+from mvfa.environment import compile_network, set_up
+from mvfa.evaluation import Evaluation, evaluate
+from mvfa.forms import adapter_form, clip_arguments, memory_arguments, score_arguments
+from mvfa.inputs import load_shots, load_test_set
+from mvfa.loaders import Loaders
+from mvfa.results import show_aurocs, write_test_results
+from mvfa.text_cache import cached_text_features
+from utils import set_seed
 
 
-def main(argv: Sequence[str] | None = None) -> "Evaluation":
-    """Load the checkpoint, fill the memory, score and write the results."""
+def main(argv: Sequence[str] | None = None) -> Evaluation:
+    """Score the test split and write the results; return its evaluation."""
     options = start("test_few", argv)
-    # slow to import: the flags are known to be right by now, and the weight file is being hashed
-    from dataset.medical_few import Support, evaluation_set
-    from dataset.shots import Shots
-    from mvfa.testing import ScoringRun
+    recipe = options.recipe
+    target = object_info(options.obj)
+    env = set_up(options)  # device, precision, processes
+    generator = set_seed(options.seed)
 
-    run = ScoringRun(options)
-    shots = run.shots()
-    run.load_adapters(shots)
-    run.check_shots(shots)
+    # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
+    clip = create_model(**clip_arguments(options, env))
+    form = adapter_form(recipe)
+    model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+    shots = load_shots(options, target, env.world)
+    adapters = load_adapters(options, model, clip.weight_file, env.world, shots)
+    compile_network(model, options, env.device)
+    text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
 
-    support = Support(Shots(shots.normal, []), run.info, options.img_size)
-    tests = evaluation_set(options.data_path, run.info, options.img_size)
-    memory = run.streams(support, run.test_batch_size, reused=False)
-    return run.score(tests, memory, shots=shots.names())
+    # the memory bank of the normal shots in eleven augmented versions each
+    test_set = load_test_set(options, target, env.world)
+    support = Support(Shots(shots.normal, []), target, options.img_size)
+    loaders = Loaders(model, options, env)
+    arguments = memory_arguments(options, target, env)
+    bank = build_memory(model, loaders.scoring(support), support.normal, **arguments)
+
+    # maps and scores from the text branch and the memory branch
+    test_loader = loaders.scoring(test_set)
+    predictions = predict(model, test_loader, text, bank, **score_arguments(options, target))
+    evaluation = evaluate(predictions, env.world)
+    show_aurocs(options, env, evaluation)
+    write_test_results(
+        options,
+        env,
+        clip.weight_file,
+        evaluation,
+        predictions,
+        test_set,
+        adapters,
+        shots=shots.names(),
+    )
+    return evaluation
 
 
 if __name__ == "__main__":

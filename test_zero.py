@@ -1,4 +1,4 @@
-"""Zero-shot testing: score an object's test split with adapters that never saw the object.
+"""Zero-shot testing: score a test split with adapters that never saw the object.
 
     python test_zero.py --obj Liver
 
@@ -6,26 +6,51 @@ Only the object's own folder is read.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mvfa.cli import command, start
+from mvfa.cli import check_flags, command, start
 
-if TYPE_CHECKING:
-    from mvfa.evaluation import Evaluation
+if __name__ == "__main__":
+    check_flags("test_zero")  # help and mistakes come before the imports below, which take seconds
+
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import object_info
+from mvfa.checkpoint import load_adapters
+from mvfa.engine import predict
+from mvfa.environment import compile_network, set_up
+from mvfa.evaluation import Evaluation, evaluate
+from mvfa.forms import adapter_form, clip_arguments, score_arguments
+from mvfa.inputs import load_test_set
+from mvfa.loaders import Loaders
+from mvfa.results import show_aurocs, write_test_results
+from mvfa.text_cache import cached_text_features
+from utils import set_seed
 
 
-def main(argv: Sequence[str] | None = None) -> "Evaluation":
-    """Load the checkpoint, score and write the results."""
+def main(argv: Sequence[str] | None = None) -> Evaluation:
+    """Score the test split and write the results; return its evaluation."""
     options = start("test_zero", argv)
-    # slow to import: the flags are known to be right by now, and the weight file is being hashed
-    from dataset.medical_few import evaluation_set
-    from mvfa.testing import ScoringRun
+    recipe = options.recipe
+    target = object_info(options.obj)
+    env = set_up(options)  # device, precision, processes
+    generator = set_seed(options.seed)
 
-    run = ScoringRun(options)
-    run.load_adapters()
+    # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
+    clip = create_model(**clip_arguments(options, env))
+    form = adapter_form(recipe)
+    model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+    adapters = load_adapters(options, model, clip.weight_file, env.world)
+    compile_network(model, options, env.device)
+    text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
 
-    tests = evaluation_set(options.data_path, run.info, options.img_size)
-    return run.score(tests)
+    # maps and scores from the text branch alone: there is no memory bank
+    test_set = load_test_set(options, target, env.world)
+    test_loader = Loaders(model, options, env).scoring(test_set)
+    predictions = predict(model, test_loader, text, None, **score_arguments(options, target))
+    evaluation = evaluate(predictions, env.world)
+    show_aurocs(options, env, evaluation)
+    write_test_results(options, env, clip.weight_file, evaluation, predictions, test_set, adapters)
+    return evaluation
 
 
 if __name__ == "__main__":

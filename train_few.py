@@ -1,50 +1,108 @@
-"""Few-shot training: adapters learn from K normal and K abnormal images of one object, scored on its test split.
+"""Few-shot training: adapters learn from K normal and K abnormal images of one object.
 
     python train_few.py --obj Brain --shot 4
 
-Every epoch: 22 K augmented images in a new order, then the memory bank and a test pass. The recipe's `select` decides
-whose checkpoint stays.
+Every epoch trains on 22 K augmented images in a new order, builds the memory bank of the normal
+ones and scores the test split. `--select` decides whose adapters are kept.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
-from mvfa.cli import command, start
+from mvfa.cli import check_flags, command, start
 
-if TYPE_CHECKING:
-    from mvfa.evaluation import Evaluation
+if __name__ == "__main__":
+    check_flags("train_few")  # help and mistakes come before the imports below, which take seconds
+
+import torch
+from torch import Tensor
+
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import object_info
+from dataset.medical_few import Support
+from mvfa import checkpoint
+from mvfa.console import show
+from mvfa.engine import Trainer, build_memory, predict, train
+from mvfa.environment import compile_network, set_up
+from mvfa.evaluation import Evaluation, evaluate
+from mvfa.features import FeatureLoader
+from mvfa.forms import (
+    adapter_form,
+    clip_arguments,
+    memory_arguments,
+    objective,
+    score_arguments,
+)
+from mvfa.inputs import load_shots, load_test_set, load_valid_sets
+from mvfa.loaders import Loaders
+from mvfa.packing import packed_steps
+from mvfa.results import show_aurocs, write_training_results
+from mvfa.selection import Selection
+from mvfa.text_cache import cached_text_features
+from utils import set_seed
 
 
-def main(argv: Sequence[str] | None = None) -> "Evaluation":
-    """Train and test; returns the chosen epoch's evaluation."""
+def main(argv: Sequence[str] | None = None) -> Evaluation:
+    """Train and test; return the evaluation of the adapters that are kept."""
     options = start("train_few", argv)
-    # slow to import: the flags are known to be right by now, and the weight file is being hashed
-    from dataset.medical_few import Support, evaluation_set
-    from mvfa.training import TrainingRun
+    recipe = options.recipe
+    target = object_info(options.obj)
+    env = set_up(options)  # device, precision, processes
+    generator = set_seed(options.seed)
 
-    run = TrainingRun(options)
-    data, side, epochs = options.data_path, options.img_size, options.epoch
+    # frozen CLIP, and two trainable adapters (seg, det) after each of the given blocks
+    clip = create_model(**clip_arguments(options, env))
+    form = adapter_form(recipe)
+    model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+    checkpoint.initialise(model, options.init)
+    compile_network(model, options, env.device)
+    text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
 
-    run.shots_used = run.shots()
-    run.check_shots(run.shots_used)
-    support = Support(run.shots_used, run.info, side)
-    tests = evaluation_set(data, run.info, side)
-    run.empty_masks = run.check_tests(tests).empty
-    train_streams = run.streams(support, options.batch_size)
-    test_streams = run.streams(tests, run.test_batch_size, reused=options.recipe.select == "test")
-    valid = run.valid([run.info], run.shots_used)
-    # in the batches that test_few.py computes them in: the same memory, to the bit
-    run.fill(train_streams, support.normal)
-    run.fill(train_streams, support.abnormal)
+    # K + K shots in eleven augmented versions each; the test split; valid/ without the shots
+    shots = load_shots(options, target, env.world)
+    train_set = Support(shots, target, options.img_size)
+    test_set = load_test_set(options, target, env.world)
+    valid_sets = load_valid_sets(options, [target], env.world, shots)
 
-    for epoch in range(1, epochs + 1):
-        run.print(f"epoch  {epoch - 1} :")  # the released code counts from 0
-        order = run.shuffled(len(support))
-        run.losses.append(run.train(train_streams, order, f"epoch {epoch}/{epochs}"))
-        run.print(f"Loss:  {run.losses[-1]:.6f}")
-        run.assess(epoch, test_streams, valid, train_streams, last=epoch == epochs)
+    # their features up to the first adapter, computed once
+    loaders = Loaders(model, options, env)
+    train_loader = loaders.support(train_set)
+    test_loader = loaders.scoring(test_set, reused=recipe.select == "test")
+    valid_loaders = [loaders.scoring(images, reused=True) for _, images in valid_sets]
 
-    return run.finish(tests)
+    def memory_bank() -> list[Tensor]:
+        arguments = memory_arguments(options, target, env)
+        return build_memory(model, train_loader, train_set.normal, **arguments)
+
+    def score(loader: FeatureLoader, bank: list[Tensor]) -> Evaluation:
+        predictions = predict(model, loader, text, bank, **score_arguments(options, target))
+        return evaluate(predictions, env.world)
+
+    trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
+    fast_steps = packed_steps(model, options, env)
+    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, shots)
+    selection = Selection(recipe.select)
+    losses = []
+    for epoch in range(1, options.epoch + 1):
+        show(f"epoch  {epoch - 1} :", env.world)  # the released code counts from 0
+        order = torch.randperm(len(train_set), generator=generator).tolist()
+        with fast_steps:
+            losses.append(train(trainer, train_loader, {target.noun: text}, order))
+        show(f"Loss:  {losses[-1]:.6f}", env.world)
+        if selection.skips(last=epoch == options.epoch):
+            continue
+        bank = memory_bank()
+        test = partial(score, test_loader, bank)
+        valid = [partial(score, loader, bank) for loader in valid_loaders]
+        tested = selection.look(epoch, kept, test, valid, last=epoch == options.epoch)
+        best = "Best result\n" if selection.is_best else ""
+        show_aurocs(options, env, tested, best)
+
+    selection.finish(kept, lambda: score(test_loader, memory_bank()))
+    return write_training_results(
+        options, env, clip.weight_file, kept, selection, test_set, losses, shots
+    )
 
 
 if __name__ == "__main__":

@@ -1,73 +1,114 @@
-"""Zero-shot training: adapters learn from the test splits of the other five objects and are scored on this one's.
+"""Zero-shot training: adapters learn from the test splits of the other five objects.
 
     python train_zero.py --obj Liver
 
-As in the released code the adapters are tested before the steps whose number is a multiple of a fifth of the epoch's
-steps, rounded down: five times an epoch if 5 divides the steps, else six times or (in epochs of a few steps) more
-often. They are tested at the end too, which the released code does not do, so its rule may not choose that moment. With
-`torchrun --nproc_per_node N train_zero.py ...` a step takes --batch_size images from each process, and its gradient is
-the mean over all of them.
+As in the released code the adapters are tested before the steps whose number is a multiple of a
+fifth of the epoch's steps, rounded down: five times an epoch if 5 divides the steps, else six times
+or (in epochs of a few steps) more often. They are tested at the end too, which the released code
+does not do, so its rule may not choose that moment.
+
+With `torchrun --nproc_per_node N train_zero.py ...` a step takes --batch_size images from each
+process, and its gradient is the mean over all of them.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from functools import partial
 
-from mvfa.cli import command, start
+from mvfa.cli import check_flags, command, start
 
-if TYPE_CHECKING:
-    from mvfa.evaluation import Evaluation
+if __name__ == "__main__":
+    check_flags("train_zero")  # help and mistakes come before the imports below, which take seconds
 
-PARTS = 5  # of an epoch
+import torch
+
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import ObjectInfo, object_info
+from dataset.medical_zero import others
+from mvfa import checkpoint
+from mvfa.console import show
+from mvfa.engine import Trainer, predict, train
+from mvfa.environment import compile_network, set_up
+from mvfa.evaluation import Evaluation, evaluate
+from mvfa.features import FeatureLoader
+from mvfa.forms import (
+    adapter_form,
+    clip_arguments,
+    objective,
+    score_arguments,
+)
+from mvfa.inputs import load_test_set, load_training_set, load_valid_sets
+from mvfa.loaders import Loaders
+from mvfa.packing import packed_steps
+from mvfa.results import show_aurocs, write_training_results
+from mvfa.schedule import split
+from mvfa.selection import Selection
+from mvfa.text_cache import cached_text_by_noun
+from utils import set_seed
 
 
-def moments(steps: int) -> list[int]:
-    """Steps of an epoch, counted from 0, before which the adapters are tested: multiples of steps // 5 (of 1 if 0)."""
-    return list(range(0, steps, max(1, steps // PARTS)))
-
-
-def main(argv: Sequence[str] | None = None) -> "Evaluation":
-    """Train and test; returns the chosen moment's evaluation."""
+def main(argv: Sequence[str] | None = None) -> Evaluation:
+    """Train and test; return the evaluation of the adapters that are kept."""
     options = start("train_zero", argv)
-    # slow to import: the flags are known to be right by now, and the weight file is being hashed
-    from dataset.medical_few import evaluation_set
-    from dataset.medical_zero import others, zero_shot_set
-    from mvfa.training import TrainingRun
+    recipe = options.recipe
+    target = object_info(options.obj)
+    env = set_up(options)  # device, precision, processes
+    generator = set_seed(options.seed)
 
-    run = TrainingRun(options)
-    data, side, epochs = options.data_path, options.img_size, options.epoch
+    # frozen CLIP, and two trainable adapters (seg, det) after each of the given blocks
+    clip = create_model(**clip_arguments(options, env))
+    form = adapter_form(recipe)
+    model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+    checkpoint.initialise(model, options.init)
+    compile_network(model, options, env.device)
+    objects = [target, *others(target)]
+    text = cached_text_by_noun(clip, objects, env.precision, options.text_cache)  # each [E, 2]
 
-    train_set = zero_shot_set(data, run.info, side)
-    run.check(train_set, "training images")
-    tests = evaluation_set(data, run.info, side)
-    run.empty_masks = run.check_tests(tests).empty
-    # what is read most often first: it gets the room that there is
-    test_streams = run.streams(tests, run.test_batch_size, reused=options.recipe.select == "test")
-    valid = run.valid(others(run.info))
-    train_streams = run.streams(train_set, options.batch_size)
+    # test splits of the other objects to train on; the test split; valid/ of the other objects
+    train_set = load_training_set(options, target, env.world)
+    test_set = load_test_set(options, target, env.world)
+    valid_sets = load_valid_sets(options, objects[1:], env.world)
 
-    step_images = options.batch_size * run.world.size
-    steps = -(-len(train_set) // step_images)
-    if steps < PARTS:
-        run.tell(
-            f"note: an epoch has {steps} steps, fewer than {PARTS}: the adapters are tested before each of them"
-        )
+    # their features up to the first adapter, computed once; the cache goes to the test set first
+    loaders = Loaders(model, options, env)
+    test_loader = loaders.scoring(test_set, reused=recipe.select == "test")
+    valid_loaders = [(obj, loaders.scoring(images, reused=True)) for obj, images in valid_sets]
+    train_loader = loaders.training(train_set)
 
-    for epoch in range(epochs):
-        run.print(f"epoch {epoch} :")  # the released code counts from 0
-        order = run.shuffled(len(train_set))
+    def score(loader: FeatureLoader, obj: ObjectInfo) -> Evaluation:  # without a memory bank
+        arguments = score_arguments(options, obj)
+        return evaluate(predict(model, loader, text[obj.noun], None, **arguments), env.world)
+
+    trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
+    fast_steps = packed_steps(model, options, env)
+    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world)
+    selection = Selection(recipe.select, equal_replaces=True)
+    test = partial(score, test_loader, target)
+    valid = [partial(score, loader, obj) for obj, loader in valid_loaders]
+
+    def assess(epoch: float, step: int, *, last: bool = False) -> None:
+        if selection.skips(last=last):
+            return
+        tested = selection.look(epoch, kept, test, valid, last=last, oracle=not last)
+        best = f"best epoch found: epoch {int(epoch)} batch {step}\n"
+        show_aurocs(options, env, tested, best if selection.is_best else "")
+
+    step_images = options.batch_size * env.world.size
+    losses = []
+    for epoch in range(options.epoch):
+        show(f"epoch {epoch} :", env.world)  # the released code counts from 0
+        order = torch.randperm(len(train_set), generator=generator).tolist()
         loss = 0.0
-        for first, end in pairwise([*moments(steps), steps]):
-            run.step = first
-            run.assess(epoch + first / steps, test_streams, valid)
-            images = order[first * step_images : end * step_images]
-            told = f"epoch {epoch + 1}/{epochs} steps {first + 1} to {end}"
-            loss += run.train(train_streams, images, told) * len(images) / len(order)
-        run.losses.append(loss)
-        run.print(f"Loss:  {loss:.6f}")
-    run.assess(epochs, test_streams, valid, last=True, oracle=False)
-
-    return run.finish(tests)
+        for part in split(order, step_images):
+            assess(epoch + part.done, part.step)
+            with fast_steps:
+                part_loss = train(trainer, train_loader, text, part.images)
+            loss += part_loss * len(part.images) / len(order)
+        losses.append(loss)
+        show(f"Loss:  {loss:.6f}", env.world)
+    assess(options.epoch, 0, last=True)  # not in the released code
+    selection.finish(kept, test)
+    return write_training_results(options, env, clip.weight_file, kept, selection, test_set, losses)
 
 
 if __name__ == "__main__":

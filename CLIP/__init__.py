@@ -1,1 +1,1 @@
-"""CLIP backbone, tokenizer, weight files and the adapters of MVFA: images and sentences to features."""
+"""CLIP: backbone, tokenizer, weight files, and the adapters of MVFA."""

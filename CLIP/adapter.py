@@ -1,6 +1,6 @@
-"""Adapters in the visual stream (SPEC section 3).
+"""Adapters of the vision tower (SPEC section 3).
 
-Letters: B images, N patches, D vision width, E joint width, L levels.
+Letters: B images, N patches, D vision width, E joint width, L levels, S image side in pixels.
 """
 
 import math
@@ -15,27 +15,42 @@ from torch import Tensor, nn
 from CLIP.model import VisionTransformer
 from errors import UserError
 
-BRANCHES = ("seg", "det")
+HEADS = ("seg", "det")  # the two adapter sets: pixel scores, image scores
 
 
 @dataclass(frozen=True)
 class AdapterForm:
-    """How the adapters read the stream and mix into it; the defaults are the released code's."""
+    """How adapters read the hidden tokens x and are mixed back: x <- keep x + mix (y_seg + y_det).
 
-    keep: float = 0.8  # share of the stream itself
-    mix: float = 0.1  # share of each of the two branches; the three sum to 1
-    slope: float = 0.01  # of the leaky ReLU; 0 is a ReLU
-    projector: str = (
-        "none"  # "last": at the last level a plain projection; "all": at every level (Table 4)
-    )
+    Args:
+        keep: weight of the hidden tokens themselves.
+        mix: weight of each head's output; keep + 2 mix = 1.
+        slope: negative slope of the leaky ReLU; 0 is a ReLU.
+        projector: levels with a linear projector instead of an adapter: "none", "last" or "all"
+            (Table 4 of the paper). A projector gives token features and leaves x unchanged.
+
+    """
+
+    keep: float
+    mix: float
+    slope: float
+    projector: str
 
     def is_projector(self, level: int, levels: int) -> bool:
-        """Whether level number `level` of `levels` is a plain projection that leaves the stream as it is."""
+        """Return whether level number `level` (from 0) of `levels` is a projector."""
         return self.projector == "all" or (self.projector == "last" and level == levels - 1)
 
 
 class Adapter(nn.Module):
-    """t = act(x W1), y = act(t W2): token features [.., E] and what goes back into the stream [.., D]."""
+    """Two linear layers without bias: t = act(x W1), y = act(t W2).
+
+    Args:
+        width: D, of the hidden tokens x.
+        bottleneck: E, of the token features t.
+        slope: negative slope of the activation, a leaky ReLU.
+        generator: draws the initial weights as nn.Linear does; None: torch's global generator.
+
+    """
 
     def __init__(
         self, width: int, bottleneck: int, slope: float, generator: torch.Generator | None = None
@@ -46,88 +61,110 @@ class Adapter(nn.Module):
         self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False, device="meta"))
         for layer, shape in ((self.fc1, (bottleneck, width)), (self.fc2, (width, bottleneck))):
             weight = torch.empty(shape)
-            nn.init.kaiming_uniform_(
-                weight, a=math.sqrt(5), generator=generator
-            )  # the default of nn.Linear
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)  # as nn.Linear
             layer[0].weight = nn.Parameter(weight)
 
     def tokens(self, x: Tensor, projector: bool = False) -> Tensor:
-        """Token features t: x [B, 1 + N, D] -> [B, 1 + N, E]."""
+        """Compute token features t from hidden tokens x: [B, 1 + N, D] -> [B, 1 + N, E].
+
+        As a projector the activation is left out.
+        """
         t = self.fc1(x)
         return t if projector else F.leaky_relu(t, self.slope)
 
     def back(self, t: Tensor) -> Tensor:
-        """What the stream gets: t [B, 1 + N, E] -> [B, 1 + N, D]."""
+        """Compute what is mixed into the hidden tokens: [B, 1 + N, E] -> [B, 1 + N, D]."""
         return F.leaky_relu(self.fc2(t), self.slope)
 
 
 class TokenFeatures(NamedTuple):
-    """Token features of each level, class token first: lists of L tensors [B, 1 + N, E]; empty if not asked for."""
+    """Token features of each level, class token first: L tensors [B, 1 + N, E] per head.
+
+    The list of a head that was not asked for is empty.
+    """
 
     seg: list[Tensor]
     det: list[Tensor]
 
 
 class MVFA(nn.Module):
-    """The frozen vision tower with two trainable adapters, seg and det, after each of the given blocks (levels).
+    """The frozen vision tower with two trainable adapters, seg and det, after each level.
 
-    `stem` is the part before the first adapter, the same in every epoch; `forward` is the rest.
+    `stem` is the part before the first adapter, which training does not change; `forward` is the
+    rest.
+
+    Args:
+        visual: the vision tower. Its weights get no gradient.
+        embed_dim: E, the width of the token features, which is that of the text features.
+        levels: numbers of the blocks that adapters follow, rising, counted from 1.
+        form: how the adapters read and mix.
+        generator: draws the initial adapters as nn.Linear does, seg before det, level by level;
+            None: torch's global generator.
+
     """
 
     def __init__(
         self,
         visual: VisionTransformer,
         embed_dim: int,
-        levels: Sequence[int] = (6, 12, 18, 24),
-        form: AdapterForm | None = None,
+        levels: Sequence[int],
+        form: AdapterForm,
         generator: torch.Generator | None = None,
     ) -> None:
-        """`generator` draws the adapters' start as nn.Linear does: seg before det, level by level."""
+        """Raise UserError if the levels are not rising block numbers of the tower."""
         super().__init__()
-        if (
-            not levels
-            or sorted(set(levels)) != list(levels)
-            or not 1 <= levels[0] <= levels[-1] <= visual.layers
-        ):
-            got = " ".join(map(str, levels))
-            raise UserError(
-                f"--features_list {got}: allowed are rising block numbers from 1 to {visual.layers}"
-            )
-        self.visual, self.levels, self.form = visual, tuple(levels), form or AdapterForm()
+        check_levels(levels, visual.layers)
+        self.visual = visual
+        self.levels = tuple(levels)
+        self.form = form
         self.embed_dim = embed_dim
-        slope, device = self.form.slope, visual.class_embedding.device
-        for branch in BRANCHES:
-            adapters = [Adapter(visual.width, embed_dim, slope, generator) for _ in levels]
-            setattr(self, f"{branch}_adapters", nn.ModuleList(adapters).to(device))
+        for head in HEADS:
+            adapters = [Adapter(visual.width, embed_dim, form.slope, generator) for _ in levels]
+            modules = nn.ModuleList(adapters).to(visual.class_embedding.device)
+            setattr(self, f"{head}_adapters", modules)
 
-    def adapters(self, branch: str) -> nn.ModuleList:
-        """The adapters of a branch, one a level."""
-        return getattr(self, f"{branch}_adapters")
+    def adapters(self, head: str) -> nn.ModuleList:
+        """Return the adapters of a head, one per level."""
+        return getattr(self, f"{head}_adapters")
 
     @torch.no_grad()
     def stem(self, images: Tensor) -> Tensor:
-        """Images [B, 3, S, S] float32, as the recipe scales them -> stream before the first adapter [B, 1 + N, D]."""
+        """Compute the features before the first adapter: [B, 3, S, S] -> [B, 1 + N, D] float32.
+
+        `images` are float32, scaled as the recipe says (released code: in [0, 1]).
+        """
         return self.visual.transformer(self.visual.embed(images), last=self.levels[0])
 
-    def forward(self, stream: Tensor, branches: Sequence[str] = BRANCHES) -> TokenFeatures:
-        """Token features of the given branches, from the stream [B, 1 + N, D] that `stem` gives."""
-        features = TokenFeatures([], [])
+    def forward(self, features: Tensor, heads: Sequence[str] = HEADS) -> TokenFeatures:
+        """Compute the token features of the given heads from what `stem` returns, [B, 1 + N, D]."""
+        token_features = TokenFeatures([], [])
+        x = features  # hidden tokens
         for level, block in enumerate(self.levels):
             last = level == len(self.levels) - 1
             projector = self.form.is_projector(level, len(self.levels))
-            back = []
-            for branch in BRANCHES:
-                if last and branch not in branches:
-                    continue  # nothing reads it
-                adapter = cast(Adapter, self.adapters(branch)[level])
-                tokens = adapter.tokens(stream, projector)  # [B, 1 + N, E]
-                if branch in branches:
-                    getattr(features, branch).append(tokens)
+            outputs = []  # of the two heads, each [B, 1 + N, D]
+            for head in HEADS:
+                if last and head not in heads:
+                    continue  # its output is neither returned nor mixed into x
+                adapter = cast(Adapter, self.adapters(head)[level])
+                t = adapter.tokens(x, projector)  # [B, 1 + N, E]
+                if head in heads:
+                    getattr(token_features, head).append(t)
                 if not (last or projector):
-                    back.append(adapter.back(tokens))
+                    outputs.append(adapter.back(t))
             if last:
                 break
-            if back:
-                stream = self.form.keep * stream + self.form.mix * (back[0] + back[1])
-            stream = self.visual.transformer(stream, block, self.levels[level + 1])
-        return features
+            if outputs:
+                x = self.form.keep * x + self.form.mix * (outputs[0] + outputs[1])
+            x = self.visual.transformer(x, block, self.levels[level + 1])
+        return token_features
+
+
+def check_levels(levels: Sequence[int], layers: int) -> None:
+    """Raise UserError unless levels are rising block numbers from 1 to `layers`."""
+    rising = sorted(set(levels)) == list(levels)
+    if not levels or not rising or levels[0] < 1 or levels[-1] > layers:
+        given = " ".join(map(str, levels))
+        raise UserError(
+            f"--features_list {given}: allowed are rising block numbers from 1 to {layers}"
+        )

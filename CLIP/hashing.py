@@ -1,6 +1,6 @@
-"""SHA-256 of weight files, computed in the background. Needs no torch.
+"""SHA-256 of weight files, computed in a background thread. Needs no torch.
 
-Importing torch takes longer than hashing a file, so `hash_ahead` lets one run beside the other.
+Importing torch takes longer than hashing a file, so both run at the same time.
 """
 
 import hashlib
@@ -11,14 +11,15 @@ from threading import Thread
 
 from errors import UserError
 
-SLICE = 2**24  # bytes hashed in one call, during which other threads run
+SLICE = 2**24  # bytes hashed in one call; other threads run meanwhile
 
 _hashes: dict[tuple[Path, int, int], Future[str]] = {}
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest, buffer = hashlib.sha256(), bytearray(SLICE)
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    buffer = bytearray(SLICE)
     with path.open("rb", buffering=0) as file:
         while read := file.readinto(buffer):
             digest.update(memoryview(buffer)[:read])
@@ -26,7 +27,7 @@ def sha256(path: Path) -> str:
 
 
 def in_background(work: Callable[[], str]) -> Future[str]:
-    """The result to come of `work`, in a thread that does not keep the process from ending."""
+    """Run `work` in a daemon thread and return its future, which also carries an OSError."""
     future: Future[str] = Future()
 
     def run() -> None:
@@ -40,19 +41,25 @@ def in_background(work: Callable[[], str]) -> Future[str]:
 
 
 def hash_ahead(path: Path) -> Future[str]:
-    """The SHA-256 to come of a file, begun in the background and worked out once while the file does not change."""
+    """Start to compute the SHA-256 of a file in the background, unless that was done before.
+
+    A file is hashed again when its size or modification time has changed.
+    """
     status = path.stat()
-    key = path.resolve(), status.st_size, status.st_mtime_ns
+    key = (path.resolve(), status.st_size, status.st_mtime_ns)
     if key not in _hashes:
         _hashes[key] = in_background(lambda: sha256(path))
     return _hashes[key]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, worked out once while the file does not change. UserError if it cannot be read."""
+    """Return the SHA-256 of a file, waiting for `hash_ahead` if necessary.
+
+    Raises UserError if the file cannot be read.
+    """
     try:
         return hash_ahead(path).result()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}); mend it or pass another --clip_path"
+            f"{path} cannot be read ({error.strerror}); fix it or pass another --clip_path"
         ) from error

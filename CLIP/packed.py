@@ -1,13 +1,17 @@
-"""Packed products for training on a CPU: frozen matrices, once, in the order in which Intel MKL's kernels read them.
+"""Packed products: frozen matrices in the memory order of Intel MKL's kernels, for CPU training.
 
-A plain product copies its matrix into that order each time. For the few rows of one image that takes an eighth of a
-training step, forward and backward. Each matrix is held twice more, once for each direction, in float32.
+A plain product copies its matrix into that order each time. For the few rows of one image these
+copies are an eighth of a training step, forward and backward. Packing stores each matrix two more
+times in float32, once per direction.
 
-`PackedTower` swaps the blocks of a tower for packed ones while training steps run. Scores never go through them: MKL
-may round a packed product differently from a plain one, and a score must not depend on how its adapters were trained.
+`PackedTower` swaps the blocks of a tower for packed ones during training steps. Scores are never
+computed with them: MKL may round packed and plain products differently, and a score must not depend
+on how its adapters were trained.
 
-The operators are those that torch's own compiler takes for frozen linear layers; `available` asks whether this torch
-has them.
+The operators are the ones torch's compiler uses for frozen linear layers; `available` tells whether
+this build of torch has them.
+
+Letters: B images, T tokens, D width, K inputs and N outputs of a matrix.
 """
 
 import platform
@@ -27,39 +31,43 @@ MULTIPLY: Any = getattr(torch.ops.mkl, "_mkl_linear", None)
 
 
 def available() -> bool:
-    """Return whether this torch has the packed products."""
+    """Return whether this build of torch has packed products."""
     return torch.backends.mkl.is_available() and None not in (REORDER, MULTIPLY)
 
 
 def gains_here() -> bool:
-    """Return whether a gain has been measured on processors of this vendor: on Intel's. On AMD's there was none."""
+    """Return whether packing was faster where measured: on Intel's processors yes, AMD's no."""
     vendor = CPUINFO.read_text() if CPUINFO.is_file() else platform.processor()
     return "GenuineIntel" in vendor
 
 
 class PackedMatrix:
-    """A frozen matrix W [N, K] float32 on the CPU, for x [.., K] -> x W^T + b [.., N] and the gradient of x.
+    """A frozen matrix W for the product x W^T + b and the gradient of x.
 
-    Products of `rows` rows are the fast ones; others are right, too, and as fast as plain ones. `weight` itself must
-    not change afterwards.
+    Args:
+        weight: W [N, K] float32 on the CPU; it must not change afterwards.
+        rows: number of rows of x to pack for. Products of other numbers of rows are correct too,
+            and as fast as plain ones.
+
     """
 
     def __init__(self, weight: Tensor, rows: int) -> None:
-        self.weight, self.rows = weight.detach(), rows
-        self.there = REORDER(self.weight, rows)
-        self.back = REORDER(self.weight.T.contiguous(), rows)
+        self.weight = weight.detach()
+        self.rows = rows
+        self.packed = REORDER(self.weight, rows)
+        self.packed_transpose = REORDER(self.weight.T.contiguous(), rows)
 
     def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Product x W^T + b: [.., K] -> [.., N]. Neither W nor b gets a gradient."""
+        """Compute x W^T + b: [..., K] -> [..., N]. Neither W nor b gets a gradient."""
         return _Product.apply(x, self, bias)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The product itself."""
-        return MULTIPLY(x, self.there, self.weight, bias, self.rows)
+        """Compute x W^T + b without autograd: [..., K] -> [..., N]."""
+        return MULTIPLY(x, self.packed, self.weight, bias, self.rows)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """Gradient of the product [.., N] -> gradient of x [.., K]."""
-        return MULTIPLY(gradient, self.back, self.weight.T, None, self.rows)
+        """Compute the gradient of x from that of the product: [..., N] -> [..., K]."""
+        return MULTIPLY(gradient, self.packed_transpose, self.weight.T, None, self.rows)
 
 
 class _Product(torch.autograd.Function):
@@ -74,7 +82,7 @@ class _Product(torch.autograd.Function):
 
 
 class PackedBlock(nn.Module):
-    """A block whose four matrices are packed for products of `rows` rows; the plain block is held beside them."""
+    """A plain block with packed copies of its four matrices, for products of `rows` rows."""
 
     def __init__(self, block: Block, rows: int) -> None:
         super().__init__()
@@ -85,8 +93,9 @@ class PackedBlock(nn.Module):
         self.c_proj = PackedMatrix(block.mlp.c_proj.weight, rows)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """Return the residual stream [B, T, D] after this block."""
-        attn, mlp = self.block.attn, self.block.mlp
+        """Compute the hidden tokens after this block: [B, T, D] -> [B, T, D]."""
+        attn = self.block.attn
+        mlp = self.block.mlp
         qkv = self.in_proj(self.block.ln_1(x), attn.in_proj_bias)  # [B, T, 3D]
         x = x + self.out_proj(attn.attend(qkv, causal), attn.out_proj.bias)
         hidden = mlp.activation(self.c_fc(self.block.ln_2(x), mlp.c_fc.bias))  # [B, T, 4D]
@@ -94,9 +103,15 @@ class PackedBlock(nn.Module):
 
 
 class PackedTower:
-    """Packed forms of a tower's blocks from number `first` + 1 on (counted from one).
+    """Packed copies of a tower's blocks from number `first` + 1 (counted from 1) to the last.
 
-    Making them takes seconds, and two to four times the memory of these blocks.
+    Packing takes seconds, and two to four times the memory of these blocks.
+
+    Args:
+        tower: a frozen tower in float32 on the CPU.
+        first: number of leading blocks that stay plain.
+        rows: number of rows of the products, B * T.
+
     """
 
     def __init__(self, tower: Transformer, first: int, rows: int) -> None:
@@ -106,7 +121,7 @@ class PackedTower:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Within, the tower computes with the packed blocks."""
+        """Within, let the tower compute with the packed blocks."""
         for number, block in self.packed.items():
             self.tower.resblocks[number] = block
         try:

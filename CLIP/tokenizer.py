@@ -1,6 +1,6 @@
 """Byte-pair tokenizer of CLIP (SPEC section 2): lower-cased text to token ids.
 
-The vocabulary `bpe_simple_vocab_16e6.txt.gz` is CLIP's own data table, unchanged.
+The vocabulary `bpe_simple_vocab_16e6.txt.gz` is CLIP's own, unchanged.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from torch import Tensor
 
 VOCABULARY = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 START, END = "<|startoftext|>", "<|endoftext|>"
-MERGES = 48_894  # the table lists more; CLIP was trained with the first so many
+MERGES = 48_894  # CLIP uses only the first lines of the vocabulary
 END_OF_WORD = "</w>"
 WORDS = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
@@ -27,9 +27,9 @@ WORDS = regex.compile(
 
 @cache
 def byte_symbols() -> dict[int, str]:
-    """A printable character for each of the 256 bytes, in the order in which the vocabulary numbers them.
+    """Return a printable character for each byte, in the order of the vocabulary's numbers.
 
-    Bytes that print in Latin-1 stand for themselves; the others take the code points from 256 on.
+    Bytes that print in Latin-1 stand for themselves; the others get code points from 256 on.
     """
     printable = [b for b in range(256) if chr(b).isprintable() and not chr(b).isspace()]
     others = [b for b in range(256) if b not in printable]
@@ -38,15 +38,16 @@ def byte_symbols() -> dict[int, str]:
 
 @cache
 def ranks() -> dict[tuple[str, str], int]:
-    """Pairs of symbols and the order in which they merge."""
+    """Return the rank of every pair of symbols that merges; the lowest merges first."""
     with gzip.open(VOCABULARY, "rt", encoding="utf-8") as table:
         lines = table.read().split("\n")[1 : MERGES + 1]  # the first line names the version
-    return {tuple(line.split()): i for i, line in enumerate(lines)}  # type: ignore[misc]  # every line has two parts
+    pairs = (line.split() for line in lines)
+    return {(first, second): i for i, (first, second) in enumerate(pairs)}
 
 
 @cache
 def ids() -> dict[str, int]:
-    """Symbols and their token ids: bytes, bytes that end a word, merges, start, end."""
+    """Return the id of every symbol: bytes, bytes that end a word, merges, start, end."""
     symbols = list(byte_symbols().values())
     words = [
         *symbols,
@@ -59,20 +60,21 @@ def ids() -> dict[str, int]:
 
 
 def clean(text: str) -> str:
-    """Mended Unicode, HTML entities resolved (twice, as CLIP did), single spaces, lower case."""
-    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(mended.split()).lower()
+    """Fix Unicode, resolve HTML entities (twice, as CLIP does), collapse spaces, lower the case."""
+    fixed = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(fixed.split()).lower()
 
 
 @cache
 def merge(word: str) -> tuple[int, ...]:
-    """Token ids of one word, given as printable byte symbols."""
+    """Return the token ids of one word, given as characters of `byte_symbols`."""
     parts = [*word[:-1], word[-1] + END_OF_WORD]
     while len(parts) > 1:
         best = min(pairwise(parts), key=lambda pair: ranks().get(pair, MERGES))
         if best not in ranks():
             break
-        merged, i = [], 0
+        merged = []
+        i = 0
         while i < len(parts):
             step = 2 if tuple(parts[i : i + 2]) == best else 1
             merged.append("".join(parts[i : i + step]))
@@ -82,7 +84,7 @@ def merge(word: str) -> tuple[int, ...]:
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of a text, without start and end."""
+    """Return the token ids of a text, without start and end."""
     tokens: list[int] = []
     for word in WORDS.findall(clean(text)):
         if word in (START, END):
@@ -93,15 +95,17 @@ def encode(text: str) -> list[int]:
 
 
 def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
-    """Sentences to token ids [B, T] int64: start, text, end, zeros; T is the longest sentence's length.
+    """Return the token ids of sentences, [B, T] int64: start, text, end, zeros.
 
-    Raises ValueError if a sentence does not fit into the context.
+    T is the length of the longest sentence. Raises ValueError if one has more than
+    `context_length` tokens.
     """
     rows = [[ids()[START], *encode(text), ids()[END]] for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if len(row) > context_length:
             raise ValueError(
-                f"{text[:60]!r}... has {len(row)} tokens; at most {context_length} fit, so shorten it"
+                f"{text[:60]!r}... has {len(row)} tokens; at most {context_length} fit, "
+                "so shorten it"
             )
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     for i, row in enumerate(rows):

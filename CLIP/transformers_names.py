@@ -1,4 +1,4 @@
-"""Parameter names of the `transformers` library's CLIP files to the published names, so that those files load too."""
+"""CLIP weights of the `transformers` library under the published parameter names."""
 
 import re
 from collections.abc import Mapping
@@ -36,23 +36,27 @@ BLOCK = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(w
 
 
 def is_transformers(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of `transformers.CLIPModel`."""
+    """Return whether the names are those of `transformers.CLIPModel`."""
     return any(name.startswith("vision_model.") for name in state)
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename, transpose the projections and stack query, key and value. Unknown names are kept, so checks see them."""
+    """Convert a state dict of `transformers` to the published names and shapes.
+
+    Projections are transposed; query, key and value are stacked. Unknown names stay as they are, so
+    that later checks report them.
+    """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        found = BLOCK.fullmatch(name)
+        match = BLOCK.fullmatch(name)
         if name.endswith("position_ids"):  # a constant that older files carry
             continue
         if name in TRANSPOSED:
             renamed[TRANSPOSED[name]] = tensor.T
-        elif found is None:
+        elif match is None:
             renamed[RENAMED.get(name, name)] = tensor
         else:
-            tower, block, part, kind = found.groups()
+            tower, block, part, kind = match.groups()
             prefix = f"{TOWERS[tower]}transformer.resblocks.{block}"
             if part in IN_BLOCK:
                 renamed[f"{prefix}.{IN_BLOCK[part]}.{kind}"] = tensor

@@ -1,4 +1,4 @@
-"""Weight files of CLIP on disk: which are known and where they lie. Needs no torch."""
+"""Weight files of CLIP on disk: names, places and hashes. Needs no torch."""
 
 import json
 from functools import cache
@@ -14,34 +14,39 @@ WEIGHTS = Path(__file__).parent / "ckpt"
 
 @cache
 def known_models() -> dict[str, dict[str, Any]]:
-    """The model configurations by name: sizes, file name, address and SHA-256 of the published file."""
+    """Return the models of `model_configs` by name: sizes, and file name, URL and SHA-256."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
 
 
 def known_model(name: str) -> dict[str, Any]:
-    """The entry of a model of `model_configs`. Raises UserError for another name."""
+    """Return the entry of a model of `model_configs`. Raises UserError for an unknown name."""
     if name not in known_models():
         raise UserError(f"unknown model {name!r}; known: {', '.join(known_models())}")
     return known_models()[name]
 
 
 def weight_path(name: str | None, path: Path | None) -> Path:
-    """The weight file to read: `path`, else the model's place under CLIP/ckpt. UserError says how to get it."""
-    if name is None and path is None:
+    """Return the weight file to read: `path` if given, else the place of model `name` in CLIP/ckpt.
+
+    Raises UserError, which says how to get the file, if it does not exist or the name is unknown;
+    ValueError without both name and path.
+    """
+    model = None if name is None else known_model(name)
+    if path is not None:
+        file = path
+    elif model is not None:
+        file = WEIGHTS / model["file"]
+    else:
         raise ValueError("a name or a path is needed")
-    known = None if name is None else known_model(name)
-    found = path if path is not None else WEIGHTS / known["file"]  # type: ignore[index]  # one of the two is given
-    if found.is_file():
-        return found
-    if known is not None and known["url"]:
-        raise UserError(
-            f"no weights at {found}; download {known['url']} to there, or pass --clip_path FILE"
-        )
-    if name == "ViT-demo":
-        raise UserError(
-            f"no weights at {found}; `make demo` or `python -m CLIP.demo_weights` writes them"
-        )
-    raise UserError(f"no weights at {found}; pass an existing file with --clip_path FILE")
+    if file.is_file():
+        return file
+    if model is not None and model["url"]:
+        remedy = f"download {model['url']} to there, or pass --clip_path FILE"
+    elif name == "ViT-demo":
+        remedy = "`make demo` or `python -m synthetic.network` writes them"
+    else:
+        remedy = "pass an existing file with --clip_path FILE"
+    raise UserError(f"no weights at {file}; {remedy}")
 
 
 def published_hashes() -> dict[str, str]:
@@ -50,19 +55,24 @@ def published_hashes() -> dict[str, str]:
 
 
 def check_published(path: Path) -> None:
-    """Raise UserError if a file, of whatever format, has a published name but not the published content."""
+    """Raise UserError if a file has the name of a published one but not its SHA-256."""
     published = published_hashes().get(path.name)
     if published is not None and file_hash(path) != published:
         raise UserError(
-            f"{path} has a published name but not its content: SHA-256 {file_hash(path)[:12]}..., published "
-            f"{published[:12]}...; download it again, or rename it if it is meant to be another file"
+            f"{path} has a published name but not its content: "
+            f"SHA-256 {file_hash(path)[:12]}..., published {published[:12]}...; "
+            "download it again, or rename it if it is meant to be another file"
         )
 
 
 def check_runnable(path: Path, trusted: bool) -> None:
-    """Raise UserError for a TorchScript archive that is neither published nor trusted: loading one runs its code."""
+    """Raise UserError for a TorchScript archive that is neither published nor trusted.
+
+    Loading such an archive runs code that it holds.
+    """
     if not trusted and file_hash(path) not in published_hashes().values():
         raise UserError(
-            f"{path} is a TorchScript archive of unknown SHA-256 {file_hash(path)[:12]}..., and loading one runs "
-            f"code that it holds; save its state dict as .safetensors, or pass --trust_weights yes if you trust it"
+            f"{path} is a TorchScript archive of unknown SHA-256 {file_hash(path)[:12]}..., "
+            "and loading one runs code that it holds; save its state dict as .safetensors, "
+            "or pass --trust_weights yes if you trust it"
         )

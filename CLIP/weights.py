@@ -1,8 +1,12 @@
-"""Weight files to a CLIP network: published TorchScript archive, plain state dict, safetensors (SPEC section 2)."""
+"""Load CLIP from a weight file (SPEC section 2).
+
+Formats: the published TorchScript archives, a plain state dict (.pt), safetensors.
+"""
 
 import warnings
 import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +24,12 @@ from errors import UserError
 from utils import LOAD_ERRORS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NOT_WEIGHTS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # integers beside the weights in published files
+# integers beside the weights in the published files
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 
 def model_config(name: str) -> ClipConfig:
-    """Sizes of a model of `model_configs`. Raises UserError for another name."""
+    """Return the sizes of a model of `model_configs`. Raises UserError for an unknown name."""
     c = known_model(name)
     return ClipConfig(
         embed_dim=c["embed_dim"],
@@ -42,10 +43,11 @@ def model_config(name: str) -> ClipConfig:
 
 
 def read_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
-    """Read names and tensors of a weight file, memory-mapped where the format allows.
+    """Read the tensors of a weight file by name, on the CPU, memory-mapped if the format allows.
 
-    Hashes are compared first: loading a TorchScript archive runs code, so one that is not published must be `trusted`.
-    Raises UserError if the file is no weight file, is damaged or is not trusted.
+    Hashes are compared first: loading a TorchScript archive runs code that it holds, so an archive
+    that is not a published one must be `trusted`. Raises UserError if the file is not a weight
+    file, is damaged or is not trusted.
     """
     check_published(path)
     archive = is_torchscript(path)
@@ -55,9 +57,8 @@ def read_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         elif archive:
-            with warnings.catch_warnings(
-                action="ignore", category=FutureWarning
-            ):  # the published form is an old one
+            # torch.jit.load is deprecated; the published files need it
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
                 state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             state = torch.load(
@@ -80,19 +81,19 @@ def read_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive, such as the published weights."""
+    """Return whether a file is a TorchScript archive, as the published weights are."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (
-        OSError,
-        zipfile.BadZipFile,
-    ):  # no archive at all, or a damaged one, which its reader refuses
-        return False
+    except (OSError, zipfile.BadZipFile):
+        return False  # not an archive, or damaged: then reading it fails with a message
 
 
 def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
-    """The size of the network, read from the shapes of its weights. UserError if they are not those of a CLIP ViT."""
+    """Read the sizes of the network from the shapes of its weights.
+
+    Raises UserError if the weights are not those of a CLIP vision transformer.
+    """
     try:
         width, _, patch, _ = state["visual.conv1.weight"].shape
         text_width, embed_dim = state["text_projection"].shape
@@ -101,7 +102,8 @@ def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
         context_length, _ = state["positional_embedding"].shape
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"the weights are not those of a CLIP vision transformer: {error} is missing or odd"
+            "the weights are not those of a CLIP vision transformer: "
+            f"{error} is missing or has another shape; pass CLIP weights"
         ) from error
     return ClipConfig(
         embed_dim=embed_dim,
@@ -115,49 +117,48 @@ def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
 
 
 def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Number of transformer blocks below a prefix."""
-    return len(
-        {
-            name.split(".resblocks.")[1].split(".")[0]
-            for name in state
-            if name.startswith(prefix + "resblocks.")
-        }
-    )
+    """Count the transformer blocks whose parameter names start with a prefix."""
+    blocks = prefix + "resblocks."
+    return len({name[len(blocks) :].split(".")[0] for name in state if name.startswith(blocks)})
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
-    """Raise UserError unless names and shapes are exactly those expected; the message names the first that is not."""
-    missing, unknown = (
-        sorted(expected.keys() - state.keys()),
-        sorted(state.keys() - expected.keys()),
-    )
+    """Raise UserError unless names and shapes equal the expected ones.
+
+    The message begins with `what` and names the first missing, unknown or differing tensor.
+    """
+    missing = sorted(expected.keys() - state.keys())
+    unknown = sorted(state.keys() - expected.keys())
     if missing or unknown:
         lists = [
-            f"{len(n)} {word}, {n[0]} first"
-            for word, n in (("missing", missing), ("unknown", unknown))
-            if n
+            f"{len(names)} {word}, {names[0]} first"
+            for word, names in (("missing", missing), ("unknown", unknown))
+            if names
         ]
         raise UserError(f"{what} do not fit: {'; '.join(lists)}")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
-            got, allowed = list(tensor.shape), list(expected[name].shape)
-            raise UserError(f"{what} do not fit: {name} has shape {got}, allowed is {allowed}")
+            shape = list(tensor.shape)
+            allowed = list(expected[name].shape)
+            raise UserError(f"{what} do not fit: {name} has shape {shape}, allowed is {allowed}")
 
 
 def resize_positions(positions: Tensor, side: int) -> Tensor:
-    """Resize the position embedding [1 + G * G, D] to [1 + P * P, D], P = side; the class position is kept.
+    """Resize a position embedding [1 + G * G, D] to [1 + P * P, D], P = `side`, class token first.
 
-    Bicubic, antialiased, corners not aligned (SPEC section 2).
+    The class token's position is unchanged; the others are resized bicubically, antialiased,
+    corners not aligned (SPEC section 2).
     """
     grid = round((len(positions) - 1) ** 0.5)
     if grid == side:
         return positions
-    cls, patches = positions[:1], positions[1:].float()
+    cls = positions[:1]
+    patches = positions[1:].float()  # [G * G, D]
     square = patches.T.unflatten(1, (grid, grid))[None]  # [1, D, G, G]
     square = F.interpolate(
         square, size=(side, side), mode="bicubic", antialias=True, align_corners=False
-    )
-    return torch.cat([cls.float(), square[0].flatten(1).T])
+    )  # [1, D, P, P]
+    return torch.cat([cls.float(), square[0].flatten(1).T])  # [1 + P * P, D]
 
 
 def create_model(
@@ -172,16 +173,52 @@ def create_model(
 ) -> CLIP:
     """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
 
-    The size of the network is read from the weights; `name`, unless None, must agree with it. The weights are float32;
-    with another `precision` (a key of DTYPES) the matrices of the blocks are cast. The text tower takes these types
-    when the first sentence comes. `trust_weights` allows a TorchScript archive that is not a published one.
+    The last network is shared: a second call with equal arguments, while the file has the same
+    size and modification time, returns the same object. It is frozen, so do not change it.
 
-    Raises UserError for a file that is missing, damaged, not trusted or of another shape, and for an image side below
-    one patch.
+    Args:
+        name: model of `model_configs` that the weights must be of; None: any CLIP ViT.
+        path: weight file; None: the place of model `name` below CLIP/ckpt.
+        image_size: image side S in pixels; the position embedding is resized to it.
+        activation: of both towers, a key of ACTIVATIONS.
+        device: device of the network.
+        precision: type of the blocks' matrices, a key of DTYPES; everything else is float32. The
+            text weights take these types while sentences are encoded (`CLIP.text_dtype`).
+        trust_weights: allow a TorchScript archive that is not a published one.
+
+    Raises:
+        UserError: the file is missing, damaged, not trusted or of another shape, or the image
+            side is below one patch.
+
     """
     file = weight_path(name, path)
-    hash_ahead(file)  # in the background, where nothing needs the hash before the weights
-    state = read_state(file, trust_weights)
+    hash_ahead(file)  # in the background, while the weights are read
+    status = file.stat()
+    return load_network(
+        name,
+        file,
+        version=(status.st_size, status.st_mtime_ns),
+        image_size=image_size,
+        activation=activation,
+        device=torch.device(device),
+        precision=precision,
+        trusted=trust_weights,
+    )
+
+
+@lru_cache(maxsize=1)
+def load_network(
+    name: str | None,
+    file: Path,
+    version: tuple[int, int],  # noqa: ARG001  # size and modification time: part of the cache's key
+    image_size: int,
+    activation: str,
+    device: torch.device,
+    precision: str,
+    trusted: bool,
+) -> CLIP:
+    """Load the network of `create_model`; the last one is cached."""
+    state = read_state(file, trusted)
     if is_transformers(state):
         state = from_transformers(state)
     config = infer_config(state)
@@ -193,7 +230,7 @@ def create_model(
         raise UserError(
             f"--img_size {image_size} is below one patch; at least {config.patch_size} is needed"
         )
-    with torch.device("meta"):  # nothing is drawn at random only to be overwritten
+    with torch.device("meta"):  # no memory and no initial values
         model = CLIP(config, activation)
     check_state(state, model.state_dict(), f"the weights of {file}")
     positions = resize_positions(
@@ -203,11 +240,12 @@ def create_model(
     model.visual.positional_embedding = torch.nn.Parameter(
         torch.empty_like(positions, device="meta")
     )
-    ready = {
+    weights = {
         key: value.float() if key.startswith("visual.") else value for key, value in state.items()
     }
-    model.load_state_dict(ready, assign=True)
+    model.load_state_dict(weights, assign=True)
     model.eval().requires_grad_(False)
-    model.text_asleep = DTYPES[precision]
+    model.file = file
+    model.text_dtype = DTYPES[precision]
     cast_blocks(model.visual.transformer, DTYPES[precision])
     return model.to(device)

@@ -1,1 +1,1 @@
-"""How fast and how small this implementation is, against the same scores computed as the released code does."""
+"""Speed and memory of the program against a baseline in the manner of the released code."""

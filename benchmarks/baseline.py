@@ -1,13 +1,15 @@
-"""The scores of MVFA computed in the manner of the released code: a yardstick for speed and memory, nothing else.
+"""The scores of MVFA computed as the released code does: a baseline for speed and memory.
 
-    python -m benchmarks.baseline --obj Brain --shot 2 --epoch 3 --data_path DIR --fewshot_path DIR --clip_path FILE
+    python -m benchmarks.baseline --obj Brain --shot 2 --epoch 3 \
+        --data_path DIR --fewshot_path DIR --clip_path FILE
 
-One image at a time through all 24 blocks, attention maps returned and pooled features computed though nobody reads
-them, gradients of the frozen backbone, text at full context, full-size maps of the whole test set in memory,
-scikit-learn over all pixels (SPEC sections 2 to 4 and 7). Network, losses, scores and metrics are written here once
-more, so that agreement with the program is also a check of it.
+One image at a time through all 24 blocks; attention maps and pooled features that nothing uses;
+gradients of the frozen backbone; text at full context; full-size maps of the whole test set in
+memory; scikit-learn over all pixels (SPEC sections 2 to 4 and 7). Network, losses, scores and
+metrics are implemented independently of the program, so that their agreement checks both.
 
-Letters: T tokens (1 + N), N = P * P patches, D vision width, E joint width, L levels, S image side, M rows of a bank.
+Letters: T tokens (1 + N), N = P * P patches, D vision width, E joint width, L levels, S image side
+in pixels, M rows of a memory bank, n images.
 """
 
 import argparse
@@ -28,13 +30,16 @@ from dataset.catalog import CATALOG, object_info
 from dataset.folder import FOREGROUND, Record, load_image, load_mask
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
+from mvfa.options import DEFAULT_SEED
+from mvfa.recipe import LEVELS
 from prompt import STATES, sentences
 
 
 @torch.no_grad()
 def text_features(model: Model, noun: str) -> Tensor:
-    """Features [E, 2] of a noun: one state phrase at a time, every sentence at full context."""
-    network, columns = model.network, []
+    """Compute text features [E, 2] of a noun, one state phrase at a time, at full context."""
+    network = model.network
+    columns = []
     for states in STATES:
         features = []
         for state in states:
@@ -49,55 +54,57 @@ def text_features(model: Model, noun: str) -> Tensor:
 
 
 def logits(tokens: Tensor, text: Tensor) -> Tensor:
-    """Both text logits of each patch: [1 + N, E], [E, 2] -> [N, 2]."""
+    """Compute both text logits of each patch: [1 + N, E], [E, 2] -> [N, 2]."""
     return 100 * (tokens[1:] / tokens[1:].norm(dim=-1, keepdim=True)) @ text
 
 
 def enlarge(values: Tensor, side: int) -> Tensor:
-    """Patch values [N, C] -> [1, C, S, S], bilinear, corners aligned."""
+    """Upsample patch values [N, C] to [1, C, S, S]: bilinear, corners aligned."""
     patches = math.isqrt(len(values))
-    square = values.T.reshape(1, -1, patches, patches)
+    square = values.T.reshape(1, -1, patches, patches)  # [1, C, P, P]
     return F.interpolate(square, (side, side), mode="bilinear", align_corners=True)
 
 
 def focal(p: Tensor, mask: Tensor) -> Tensor:
-    """Two-channel probabilities [1, 2, S, S] and mask [1, 1, S, S] int64 -> a value."""
+    """Compute the focal loss of probabilities [1, 2, S, S] and a mask [1, 1, S, S] int64."""
     one_hot = torch.zeros_like(p).scatter_(1, mask, 1).clamp(1e-5, 1 - 1e-5)
     pt = (one_hot * p).sum(dim=1) + 1e-5
     return (-((1 - pt) ** 2) * pt.log()).mean()
 
 
 def dice(p: Tensor, mask: Tensor) -> Tensor:
-    """Abnormal probabilities and mask, both [1, S, S] -> a value."""
+    """Compute the Dice loss of abnormal probabilities and a mask, both [1, S, S]."""
     return 1 - (2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1)
 
 
 class Training:
-    """Two Adam optimisers and a step of one image."""
+    """Training steps of one image, with one Adam optimizer per head."""
 
     def __init__(self, model: Model, rate: float) -> None:
         self.model = model
-        branches = (model.seg_adapters, model.det_adapters)
-        self.seg, self.det = (
-            torch.optim.Adam(list(b.parameters()), lr=rate, betas=(0.5, 0.999)) for b in branches
-        )
+        betas = (0.5, 0.999)
+        self.seg = torch.optim.Adam(list(model.seg_adapters.parameters()), lr=rate, betas=betas)
+        self.det = torch.optim.Adam(list(model.det_adapters.parameters()), lr=rate, betas=betas)
 
     def loss(self, image: Tensor, label: Tensor, mask: Tensor | None, text: Tensor) -> Tensor:
-        """Loss of image [3, S, S]: label 0 or 1, mask [S, S] bool or None, text [E, 2]."""
+        """Compute the loss of an image [3, S, S]: label 0 or 1, mask [S, S] bool, text [E, 2]."""
         _, seg, det, _ = self.model(image[None].to(self.model.device))
         total = torch.zeros((), device=self.model.device)
         for tokens in det:
             score = logits(tokens, text).softmax(dim=-1)[:, 1].mean()
             total = total + nn.BCEWithLogitsLoss()(score, label.to(score))
         if mask is not None:
-            target = mask.long()[None, None].to(self.model.device)
+            target = mask.long()[None, None].to(self.model.device)  # [1, 1, S, S]
             for tokens in seg:
                 p = enlarge(logits(tokens, text), mask.shape[-1]).softmax(dim=1)
                 total = total + focal(p, target) + dice(p[:, 1], target[:, 0])
         return total
 
     def step(self, image: Tensor, label: Tensor, mask: Tensor | None, text: Tensor) -> float:
-        """One step; without a mask the seg adapters stay. What the backbone receives is left lying in its gradients."""
+        """Take one step and return its loss; without a mask the seg adapters do not change.
+
+        The gradients of the backbone are computed and never cleared.
+        """
         with self.model.autocast():
             loss = self.loss(image, label, mask, text)
         self.seg.zero_grad()
@@ -111,7 +118,7 @@ class Training:
 
 @torch.no_grad()
 def build_bank(model: Model, images: Tensor, masks: bool) -> list[Tensor]:
-    """Token features, class tokens included, of normal images [n, 3, S, S]: L times [M, E]."""
+    """Compute token features, with class tokens, of normal images [n, 3, S, S]: L times [M, E]."""
     tokens = []
     for image in images:
         with model.autocast():
@@ -121,14 +128,18 @@ def build_bank(model: Model, images: Tensor, masks: bool) -> list[Tensor]:
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of every row of a with every row of b, norms at least 1e-8: [n, E], [m, E] -> [n, m]."""
-    a, b = (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-8) for rows in (a, b))
+    """Compute the cosine of every row of a with every row of b: [M, E], [N, E] -> [M, N].
+
+    Norms are at least 1e-8.
+    """
+    a = a / a.norm(dim=1, keepdim=True).clamp_min(1e-8)
+    b = b / b.norm(dim=1, keepdim=True).clamp_min(1e-8)
     return a @ b.T
 
 
 @dataclass
-class Kept:
-    """What a test pass keeps: a label an image, and full-size maps and masks [S, S] or one score a branch."""
+class Outputs:
+    """What a test pass stores per image: label; mask and maps [S, S], or a score per branch."""
 
     labels: list[int] = field(default_factory=list)
     masks: list[np.ndarray] = field(default_factory=list)
@@ -138,7 +149,7 @@ class Kept:
     memory_scores: list[float] = field(default_factory=list)
 
     def add(self, record: Record, side: int) -> Tensor:
-        """Read an image [1, 3, S, S] in [0, 1]; note its label and mask."""
+        """Read an image as [1, 3, S, S] float32 in [0, 1], and store its label and mask."""
         self.labels.append(record.label)
         if record.object.masks:
             self.masks.append((load_mask(record, side) > FOREGROUND).numpy().astype(np.int64))
@@ -146,44 +157,48 @@ class Kept:
 
 
 def memory_map(tokens: Sequence[Tensor], bank: Sequence[Tensor], side: int) -> Tensor:
-    """Distance of each patch to the bank, upsampled, summed over levels: [S, S]."""
+    """Compute the distance of each patch to the bank, upsampled, summed over levels: [S, S]."""
     nearest = [
         (1 - cosines(rows, t[1:])).min(dim=0).values for t, rows in zip(tokens, bank, strict=True)
-    ]
+    ]  # L times [N]
     return torch.stack([enlarge(values[:, None], side)[0, 0] for values in nearest]).sum(dim=0)
 
 
 def text_map(levels: Sequence[Tensor], side: int) -> Tensor:
-    """Abnormal probability of each pixel, summed over levels: L times [N, 2] -> [S, S]."""
+    """Compute the abnormal probability of each pixel, summed over levels: L [N, 2] -> [S, S]."""
     return torch.stack([enlarge(level, side).softmax(dim=1)[0, 1] for level in levels]).sum(dim=0)
 
 
 @torch.no_grad()
 def score_image(
-    model: Model, record: Record, text: Tensor, bank: Sequence[Tensor] | None, side: int, kept: Kept
+    model: Model,
+    record: Record,
+    text: Tensor,
+    bank: Sequence[Tensor] | None,
+    side: int,
+    outputs: Outputs,
 ) -> None:
     """Score one image from disk; without a bank (zero-shot) there is no memory branch."""
-    image, masks = kept.add(record, side).to(model.device), record.object.masks
+    image = outputs.add(record, side).to(model.device)
+    masks = record.object.masks
     with model.autocast():
         _, seg, det, _ = model(image)
         if masks:
-            kept.text_maps.append(
-                text_map([logits(t, text) for t in seg], side).float().cpu().numpy()
-            )
+            text_levels = [logits(t, text) for t in seg]  # L times [N, 2]
+            outputs.text_maps.append(text_map(text_levels, side).float().cpu().numpy())
         if not masks or bank is None:
-            kept.text_scores.append(
-                sum(float(logits(t, text).softmax(dim=-1)[:, 1].mean()) for t in det)
-            )
+            scores = [float(logits(t, text).softmax(dim=-1)[:, 1].mean()) for t in det]
+            outputs.text_scores.append(sum(scores))
         if bank is not None:
-            found = memory_map(seg if masks else det, bank, side).float().cpu().numpy()
+            distance = memory_map(seg if masks else det, bank, side).float().cpu().numpy()
             if masks:
-                kept.memory_maps.append(found)
+                outputs.memory_maps.append(distance)
             else:
-                kept.memory_scores.append(float(found.mean()))
+                outputs.memory_scores.append(float(distance.mean()))
 
 
 def scale(values: Sequence[np.ndarray] | Sequence[float]) -> np.ndarray:
-    """Min-max over the whole test set, float32; constant values become 0."""
+    """Scale values to [0, 1] by the test set's minimum and maximum; constant values become 0."""
     array = np.asarray(values, dtype=np.float32)
     span = array.max() - array.min()
     return (array - array.min()) / span if span else np.zeros_like(array)
@@ -198,66 +213,73 @@ class Result:
     pixel_auroc: float | None
 
     def selection(self) -> float:
-        """What the released code keeps a checkpoint by."""
+        """Return the value by which the released code selects a checkpoint."""
         return self.image_auroc + (self.pixel_auroc or 0.0)
 
     def lines(self, obj: str) -> str:
-        """As the released code prints them."""
+        """Format the AUROCs as the released code prints them."""
         pixel = "" if self.pixel_auroc is None else f"{obj} pAUC : {self.pixel_auroc:.4f}\n"
         return f"{pixel}{obj} AUC : {self.image_auroc:.4f}"
 
 
-def evaluate(kept: Kept) -> Result:
-    """Scale, fuse, measure: everything at once."""
+def evaluate(outputs: Outputs) -> Result:
+    """Scale and fuse the branches, and compute AUROCs over all images and pixels at once."""
     pixel = None
-    if kept.masks:
-        maps = scale(kept.text_maps)
-        if kept.memory_maps:
-            maps = 0.5 * maps + 0.5 * scale(kept.memory_maps)
-        pixel = float(roc_auc_score(np.asarray(kept.masks).flatten(), maps.flatten()))
-        scores = maps.reshape(len(maps), -1).max(axis=1)
-    if kept.text_scores:
-        scores = scale(kept.text_scores)
-        if kept.memory_scores:
-            scores = 0.5 * scores + 0.5 * scale(kept.memory_scores)
-    return Result(scores, float(roc_auc_score(kept.labels, scores)), pixel)
+    if outputs.masks:
+        maps = scale(outputs.text_maps)
+        if outputs.memory_maps:
+            maps = 0.5 * maps + 0.5 * scale(outputs.memory_maps)
+        pixel = float(roc_auc_score(np.asarray(outputs.masks).flatten(), maps.flatten()))
+        scores = maps.reshape(len(maps), -1).max(axis=1)  # [n]
+    if outputs.text_scores:
+        scores = scale(outputs.text_scores)
+        if outputs.memory_scores:
+            scores = 0.5 * scores + 0.5 * scale(outputs.memory_scores)
+    return Result(scores, float(roc_auc_score(outputs.labels, scores)), pixel)
 
 
 def train_few(options: argparse.Namespace) -> list[Result]:
-    """Few-shot training with a bank and a test pass after every epoch; 0 epochs: one test of the random adapters."""
+    """Train few-shot, with a memory bank and a test pass after every epoch.
+
+    0 epochs: one test pass with random adapters. Returns one result per test pass.
+    """
     model = load(
         options.clip_path, options.img_size, options.features_list, options.device, options.seed
     )
-    known = object_info(options.obj)
-    shots = choose_shots(options.data_path, known, options.shot, lists=options.fewshot_path)
-    support = Support(shots, known, options.img_size)
-    tests = evaluation_set(options.data_path, known, options.img_size)
-    text, training = text_features(model, known.noun), Training(model, options.learning_rate)
+    info = object_info(options.obj)
+    shots = choose_shots(
+        options.data_path, info, options.shot, lists=options.fewshot_path, seed=options.seed
+    )
+    support = Support(shots, info, options.img_size)
+    tests = evaluation_set(options.data_path, info, options.img_size)
+    text = text_features(model, info.noun)
+    training = Training(model, options.learning_rate)
     results: list[Result] = []
     for _ in range(max(options.epoch, 1)):
         for i in torch.randperm(len(support)).tolist() if options.epoch else ():
-            training.step(
-                support.images[i],
-                support.labels[i],
-                support.masks[i] if known.masks else None,
-                text,
-            )
-        bank, kept = build_bank(model, support.images[support.normal], known.masks), Kept()
+            mask = support.masks[i] if info.masks else None
+            training.step(support.images[i], support.labels[i], mask, text)
+        bank = build_bank(model, support.images[support.normal], info.masks)
+        outputs = Outputs()
         for record in tests.records:
-            score_image(model, record, text, bank, options.img_size, kept)
-        results.append(evaluate(kept))
+            score_image(model, record, text, bank, options.img_size, outputs)
+        results.append(evaluate(outputs))
         print(results[-1].lines(options.obj), flush=True)
         best = max(result.selection() for result in results)
         if options.save_path is not None and results[-1].selection() == best:
-            options.save_path.mkdir(parents=True, exist_ok=True)
-            branches = {"seg_adapters": model.seg_adapters, "det_adapters": model.det_adapters}
-            state = {name: branch.state_dict() for name, branch in branches.items()}
-            torch.save(state, options.save_path / f"{options.obj}.pth")
+            save_adapters(model, options.save_path / f"{options.obj}.pth")
     return results
 
 
+def save_adapters(model: Model, path: Path) -> None:
+    """Write the adapters in the released code's format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    heads = {"seg_adapters": model.seg_adapters, "det_adapters": model.det_adapters}
+    torch.save({name: adapters.state_dict() for name, adapters in heads.items()}, path)
+
+
 def main(argv: Sequence[str] | None = None) -> list[Result]:
-    """The flags of train_few.py that this needs; returns every epoch's result."""
+    """Train with the flags of train_few.py that the baseline has; return every epoch's result."""
     parser = argparse.ArgumentParser(
         description="Few-shot training as the released code does it.", allow_abbrev=False
     )
@@ -265,9 +287,9 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--shot", type=int, default=4)
     parser.add_argument("--epoch", type=int, default=50)
     parser.add_argument("--img_size", type=int, default=240)
-    parser.add_argument("--features_list", type=int, nargs="+", default=[6, 12, 18, 24])
+    parser.add_argument("--features_list", type=int, nargs="+", default=list(LEVELS))
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=111)
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--device", default="cpu")
     for name in ("data_path", "fewshot_path", "clip_path"):
         parser.add_argument(f"--{name}", type=Path, required=True)

@@ -1,6 +1,7 @@
-"""The network of the yardstick: both towers and the adapters, written plainly (SPEC sections 2 and 3).
+"""The baseline's network: both towers and the adapters, written plainly (SPEC sections 2 and 3).
 
-Letters: B images or sentences, T tokens (1 + N), N patches, D vision width, E joint width, L levels, S image side.
+Letters: B images or sentences, T tokens (1 + N), N patches, P patches per side, G of the published
+grid, D vision width, E joint width, L levels, S image side in pixels.
 """
 
 import math
@@ -22,16 +23,18 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.ln_1, self.attn = nn.LayerNorm(width), nn.MultiheadAttention(width, heads)
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads)
         layers = [
             ("c_fc", nn.Linear(width, 4 * width)),
             ("gelu", nn.GELU()),
             ("c_proj", nn.Linear(4 * width, width)),
         ]
-        self.ln_2, self.mlp = nn.LayerNorm(width), nn.Sequential(OrderedDict(layers))
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The stream after this block, and the maps."""
+        """Compute the hidden tokens after this block, [T, B, D], and the attention maps."""
         y = self.ln_1(x)
         mixed, maps = self.attn(
             y, y, y, need_weights=True, average_attn_weights=False, attn_mask=mask
@@ -41,7 +44,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks under the published names."""
+    """Blocks, under the published names."""
 
     def __init__(self, tower: Tower) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class Transformer(nn.Module):
 
 
 class Vision(nn.Module):
-    """The parts of the vision tower under the published names."""
+    """The parts of the vision tower, under the published names."""
 
     def __init__(self, config: ClipConfig, grid: int) -> None:
         super().__init__()
@@ -57,45 +60,39 @@ class Vision(nn.Module):
         self.conv1 = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width))
         self.positional_embedding = nn.Parameter(torch.randn(grid * grid + 1, width))
-        self.ln_pre, self.transformer, self.ln_post = (
-            nn.LayerNorm(width),
-            Transformer(config.vision),
-            nn.LayerNorm(width),
-        )
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(config.vision)
+        self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, config.embed_dim))
 
 
 class Network(nn.Module):
-    """Both towers, drawn at random; every parameter requires a gradient."""
+    """Both towers with random weights; every parameter requires a gradient."""
 
     def __init__(self, config: ClipConfig, grid: int) -> None:
         super().__init__()
         width = config.text.width
-        self.config, self.visual, self.transformer = (
-            config,
-            Vision(config, grid),
-            Transformer(config.text),
-        )
+        self.config = config
+        self.visual = Vision(config, grid)
+        self.transformer = Transformer(config.text)
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.randn(config.context_length, width))
-        self.ln_final, self.text_projection = (
-            nn.LayerNorm(width),
-            nn.Parameter(torch.randn(width, config.embed_dim)),
-        )
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.randn(width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids [B, context length] -> features [B, E]."""
+        """Encode token ids: [B, context length] -> features [B, E]."""
         mask = torch.full((tokens.shape[1],) * 2, -math.inf, device=tokens.device).triu(1)
-        x = (self.token_embedding(tokens) + self.positional_embedding).transpose(0, 1)
+        x = (self.token_embedding(tokens) + self.positional_embedding).transpose(0, 1)  # [T, B, D]
         for block in self.transformer.resblocks:
             x, _ = block(x, mask)
-        x = self.ln_final(x.transpose(0, 1))
+        x = self.ln_final(x.transpose(0, 1))  # [B, T, D]
         return x[torch.arange(len(x)), tokens.argmax(dim=1)] @ self.text_projection
 
 
 class Adapter(nn.Module):
-    """Two bias-free layers: x [T, 1, D] -> token features [T, 1, E] and what the stream gets [T, 1, D]."""
+    """Two linear layers without bias, each followed by a leaky ReLU."""
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -103,7 +100,7 @@ class Adapter(nn.Module):
         self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False), nn.LeakyReLU())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Token features, and their way back."""
+        """Compute token features [T, 1, E] and the output [T, 1, D] from x [T, 1, D]."""
         t = self.fc1(x)
         return t, self.fc2(t)
 
@@ -113,30 +110,34 @@ class Model(nn.Module):
 
     def __init__(self, network: Network, levels: Sequence[int]) -> None:
         super().__init__()
-        self.network, self.levels = network, list(levels)
-        width, bottleneck = network.config.vision.width, network.config.embed_dim
+        self.network = network
+        self.levels = list(levels)
+        width = network.config.vision.width
+        bottleneck = network.config.embed_dim
         self.seg_adapters = nn.ModuleList(Adapter(width, bottleneck) for _ in levels)
         self.det_adapters = nn.ModuleList(Adapter(width, bottleneck) for _ in levels)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.network.logit_scale.device
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Half precision on CUDA, as the released code has it."""
+        """Return a context of half precision on CUDA, as in the released code."""
         return torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-        """Image [1, 3, S, S] -> pooled features [1, E], seg and det tokens L times [1 + N, E], attention maps."""
+        """Compute everything the released code's forward returns, for an image [1, 3, S, S].
+
+        Pooled features [1, E], seg and det token features (L times [1 + N, E]), attention maps.
+        """
         visual = self.network.visual
         x = visual.conv1(image).flatten(2).transpose(1, 2)  # [1, N, D]
-        x = (
-            torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1)
-            + visual.positional_embedding
-        )
-        x = visual.ln_pre(x).transpose(0, 1)
-        seg, det, maps = [], [], []
+        x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1)  # [1, T, D]
+        x = visual.ln_pre(x + visual.positional_embedding).transpose(0, 1)  # [T, 1, D]
+        seg = []
+        det = []
+        maps = []
         for number, block in enumerate(visual.transformer.resblocks, start=1):
             x, attention = block(x)
             maps.append(attention)
@@ -150,22 +151,23 @@ class Model(nn.Module):
         return visual.ln_post(x[0]) @ visual.proj, seg, det, maps
 
 
-def load(
-    path: Path, image_size: int, levels: Sequence[int], device: str = "cpu", seed: int = 111
-) -> Model:
-    """Weights into a network as published, and from there into one for the image side, both drawn at random first.
+def load(path: Path, image_size: int, levels: Sequence[int], device: str, seed: int) -> Model:
+    """Load weights into a network of the published size, then into one for the image side.
 
-    The adapters and what torch draws afterwards follow from `seed`, as in the program.
+    Both networks draw random weights first. The adapters, and what torch draws afterwards, follow
+    from `seed`, as in the program.
     """
-    config = infer_config(state := read_state(path))
+    file_state = read_state(path)
+    config = infer_config(file_state)
     published = Network(config, config.grid)
-    published.load_state_dict({name: value.float() for name, value in state.items()})
-    state, side = published.state_dict(), image_size // config.patch_size
+    published.load_state_dict({name: value.float() for name, value in file_state.items()})
+    state = published.state_dict()
+    side = image_size // config.patch_size
     positions = state["visual.positional_embedding"]
-    square = positions[1:].T.reshape(1, -1, config.grid, config.grid)
+    square = positions[1:].T.reshape(1, -1, config.grid, config.grid)  # [1, D, G, G]
     square = F.interpolate(
         square, (side, side), mode="bicubic", antialias=True, align_corners=False
-    )
+    )  # [1, D, P, P]
     state["visual.positional_embedding"] = torch.cat([positions[:1], square.flatten(2)[0].T])
     network = Network(config, side)
     network.load_state_dict(state)

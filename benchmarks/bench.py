@@ -1,8 +1,8 @@
-"""The program against the baseline, measured in turn on this machine; prints Markdown tables.
+"""Measure the program against the baseline, alternating on this machine; prints Markdown tables.
 
     python -m benchmarks.bench [--clip_path FILE] [--img_size 240] [--quick] [--only NAME ...]
 
-Without --clip_path, stand-in weights of full size are written once to .cache/standin.
+Without --clip_path, stand-in weights of the published size are written once to .cache/standin.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import rows_model, rows_runs
-from benchmarks.measure import GROWTH_HEADS, ROOT, ROW_HEADS, Growth, Row, Settings, markdown
+from benchmarks.measure import GROWTH_HEADERS, ROOT, ROW_HEADERS, Growth, Row, Settings
 from mvfa.checkpoint import commit
+from mvfa.markdown import markdown_table
+from mvfa.memory import tune_process
 from synthetic.standin import write_standin
-from utils import tune_process
 
 STANDIN = ROOT / ".cache" / "standin"
 ROWS: dict[str, Callable[[Settings], Sequence[Row | Growth]]] = {
@@ -35,26 +36,27 @@ ROWS: dict[str, Callable[[Settings], Sequence[Row | Growth]]] = {
     "memory": rows_runs.memory,
 }
 LEGEND = (
-    "Baseline and program ran in turn; the ratio is taken turn by turn. Share of product rate: operations of the "
-    "products that the program's way of doing the work needs, by formula, over seconds and over the rate of one large "
-    "float32 product that was measured in turn with them. Peak memory is that of a fresh process."
+    "Baseline and program ran alternately; the ratio is taken turn by turn. Fraction of product "
+    "rate: operations of the matrix products that the program needs for the work, by formula, "
+    "divided by the seconds and by the rate of one large float32 product measured in the same "
+    "turns. Peak memory is that of a fresh process."
 )
 
 
 def standin_weights() -> Path:
-    """The stand-in weight file, written whole or not at all."""
+    """Return the stand-in weight file, written completely or not at all."""
     if not STANDIN.is_dir():
         STANDIN.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=STANDIN.parent) as folder:
-            written = Path(folder) / "standin"
-            written.mkdir()
-            write_standin(written)
-            written.rename(STANDIN)
+            partial = Path(folder) / "standin"
+            partial.mkdir()
+            write_standin(partial)
+            partial.rename(STANDIN)
     return STANDIN / "standin.pt"
 
 
 def processor() -> str:
-    """The name of the processor."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -64,7 +66,7 @@ def processor() -> str:
 
 
 def tree() -> str:
-    """The commit, and whether the files are still those."""
+    """Return the commit, and whether the working tree differs from it."""
     changed = subprocess.run(
         ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -72,20 +74,20 @@ def tree() -> str:
 
 
 def header(settings: Settings) -> str:
-    """When, where and with what."""
+    """Describe time, commit, machine, versions and settings as a Markdown list."""
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "kornia", "pillow")
     )
     device = "CPU" if settings.device == "cpu" else torch.cuda.get_device_name(settings.device)
-    quick = ", quick settings: the figures mean little" if settings.quick else ""
-    return "\n".join(
-        [
-            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {tree()}",
-            f"- {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, on {device}",
-            f"- Python {platform.python_version()}, {packages}",
-            f"- weights {settings.weights.name}, {settings.side} x {settings.side} pixels{quick}",
-        ]
-    )
+    quick = ", quick settings: not meaningful" if settings.quick else ""
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {tree()}",
+        f"{processor()}, {cores}, on {device}",
+        f"Python {platform.python_version()}, {packages}",
+        f"weights {settings.weights.name}, {settings.side} x {settings.side} pixels{quick}",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--img_size", type=int, metavar="S", help="image side (default: 240; 112 with --quick)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="small settings, to see whether every row works"
+        "--quick", action="store_true", help="small settings, to check that every row works"
     )
     parser.add_argument(
         "--only",
@@ -118,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--device", default="cpu", help="of the rows start, text, image, step and epochs"
     )
     options = parser.parse_args(argv)
-    tune_process()  # the program's rows; the baseline has processes of its own
+    tune_process()  # affects the program only: the baseline has its own process
     weights = options.clip_path.resolve() if options.clip_path else standin_weights()
     side = options.img_size or (112 if options.quick else 240)
     repeats = options.repeats or (2 if options.quick else 5)
@@ -126,15 +128,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         settings = Settings(weights, side, options.quick, repeats, Path(scratch), options.device)
         for name in options.only:
-            found = ROWS[name](settings)
-            rows += found
-            for row in found:
+            measured = ROWS[name](settings)
+            rows += measured
+            for row in measured:
                 print(" | ".join(row.cells()), file=sys.stderr, flush=True)
         print(header(settings))
-    for kind, heads in ((Row, ROW_HEADS), (Growth, GROWTH_HEADS)):
+    for kind, headers in ((Row, ROW_HEADERS), (Growth, GROWTH_HEADERS)):
         chosen = [row.cells() for row in rows if isinstance(row, kind)]
         if chosen:
-            print(f"\n{markdown(heads, chosen)}")
+            print(f"\n{markdown_table(headers, chosen)}")
     print(f"\n{LEGEND}")
 
 

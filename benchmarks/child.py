@@ -1,64 +1,73 @@
-"""Tasks of the benchmark that need a process of their own: python -m benchmarks.child TASK [ARGUMENT ...].
+"""Tasks of the benchmark that run in a process of their own.
 
-The last line printed tells in JSON what was measured. Imports are inside the tasks: what a task loads is measured.
+    python -m benchmarks.child TASK [ARGUMENT ...]
+
+The last line printed is JSON with what was measured. Imports are inside the tasks, since importing
+is measured too.
 """
 
 import importlib
 import json
 import re
-import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-REPORT = "REPORT "  # starts that line
+REPORT = "REPORT "  # start of the last line
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in bytes. Linux's getrusage would count the parent's before the start of this one."""
+    """Return the peak memory of this process in bytes.
+
+    Linux's getrusage is not used where /proc exists: it counts the parent's memory before the fork.
+    """
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        line = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
-        found = None
-    if found:
-        return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+        line = None
+    if line:
+        return int(line[1]) * 1024
+    from mvfa.memory import peak_host_memory
+
+    return peak_host_memory()
 
 
 def start_baseline(weights: str, side: str, device: str) -> dict[str, float]:
-    """Load everything up to a ready model as the baseline does."""
+    """Load everything up to a ready model, as the baseline does."""
     from benchmarks import baseline
+    from mvfa.options import DEFAULT_SEED
+    from mvfa.recipe import LEVELS
 
-    baseline.load(Path(weights), int(side), (6, 12, 18, 24), device)
+    baseline.load(Path(weights), int(side), LEVELS, device, DEFAULT_SEED)
     return {"ready": time.monotonic()}
 
 
 def start_ours(weights: str, side: str, device: str) -> dict[str, float]:
-    """Load everything up to a ready model as train_few.py does."""
+    """Load everything up to a ready model, as train_few.py does."""
     from mvfa.cli import start
 
-    options = start(
-        "train_few",
-        ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device],
-    )
-    from dataset.medical_few import Support  # noqa: F401  # what the script imports belongs to its start
-    from mvfa.training import TrainingRun
-
-    TrainingRun(options)
-    return {"ready": time.monotonic()}
+    with tempfile.TemporaryDirectory() as out:
+        flags = ["--obj", "Brain", "--clip_path", weights, "--img_size", side, "--device", device]
+        options = start("train_few", [*flags, "--out", out])
+        script = importlib.import_module("train_few")  # the script's imports are part of its start
+        env = script.set_up(options)
+        generator = script.set_seed(options.seed)
+        clip = script.create_model(**script.clip_arguments(options, env))
+        form = script.adapter_form(options.recipe)
+        script.MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+        return {"ready": time.monotonic()}
 
 
 def metrics_baseline(count: str, side: str) -> dict[str, float]:
-    """Metrics of maps that are there already."""
+    """Compute metrics of maps that exist already."""
     from benchmarks.baseline import evaluate
     from benchmarks.synthetic import make, maps
 
-    kept = maps(make(int(count), int(side)))
+    test_set = maps(make(int(count), int(side)))
     start = time.perf_counter()
-    result = evaluate(kept)
+    result = evaluate(test_set)
     return {
         "seconds": time.perf_counter() - start,
         "pixel": result.pixel_auroc or 0,
@@ -67,15 +76,15 @@ def metrics_baseline(count: str, side: str) -> dict[str, float]:
 
 
 def metrics_ours(count: str, side: str) -> dict[str, float]:
-    """Metrics from patch values, the making of the maps included."""
+    """Compute metrics from patch values, including the maps."""
     from benchmarks.synthetic import make, predictions
     from mvfa.evaluation import evaluate
-    from utils import tune_process
+    from mvfa.memory import tune_process
 
     tune_process()  # as every run of the program does
-    found, streams = predictions(make(int(count), int(side)))
+    test_set = predictions(make(int(count), int(side)))
     start = time.perf_counter()
-    result = evaluate(found, streams)
+    result = evaluate(test_set)
     return {
         "seconds": time.perf_counter() - start,
         "pixel": result.pixel_auroc or 0,
@@ -84,7 +93,7 @@ def metrics_ours(count: str, side: str) -> dict[str, float]:
 
 
 def run(module: str, *arguments: str) -> dict[str, float]:
-    """A module's main."""
+    """Run a module's main."""
     importlib.import_module(module).main(list(arguments))
     return {}
 
@@ -96,10 +105,10 @@ TASKS: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do a task and tell."""
+    """Run a task and print what it measured."""
     name, *arguments = argv
-    told = TASKS[name](*arguments)
-    print(REPORT + json.dumps(told | {"peak": peak_memory()}))
+    measured = TASKS[name](*arguments)
+    print(REPORT + json.dumps(measured | {"peak": peak_memory()}))
 
 
 if __name__ == "__main__":

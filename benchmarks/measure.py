@@ -1,4 +1,4 @@
-"""Tools of the benchmark: timing in turn, fresh processes, the machine's matrix-product rate, work by formula, rows."""
+"""Tools of the benchmark: alternating timing, fresh processes, operation counts, table rows."""
 
 import json
 import subprocess
@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.child import REPORT
 from CLIP.model import ClipConfig
+from mvfa.recipe import LEVELS
 
 ROOT = Path(__file__).parent.parent
-LEVELS = (6, 12, 18, 24)
 
 
 @dataclass(frozen=True)
@@ -26,47 +26,46 @@ class Settings:
 
     weights: Path
     side: int
-    quick: bool
-    repeats: int
-    scratch: Path  # a folder for generated files
+    quick: bool  # small settings, to check that every row works
+    repeats: int  # measurements of a row
+    scratch: Path  # folder for generated files
     device: str = "cpu"
 
     @property
     def few_repeats(self) -> int:
-        """How often a measurement of minutes is made."""
+        """Number of measurements that take minutes."""
         return 1 if self.quick else min(2, self.repeats)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the first table: seconds of the baseline and of this program, measured in turn."""
+    """One row of the first table. Pairs are of the baseline and of this program."""
 
     work: str
     wanted: str
-    baseline: list[float]
-    ours: list[float]
+    baseline: list[float]  # seconds
+    ours: list[float]  # seconds, alternating with the baseline's
     images: int = 0  # in one measurement
-    products: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # floating-point operations that a measurement needs, in products
-    rates: list[float] = field(
-        default_factory=list
-    )  # operations a second of one large product, measured in turn
+    # floating-point operations of one measurement's matrix products
+    products: tuple[float, float] = (0.0, 0.0)
+    # operations per second of one large product, alternating with the others
+    rates: list[float] = field(default_factory=list)
     peaks: tuple[float, float] | None = None  # bytes
     note: str = ""
 
     @property
     def ratios(self) -> list[float]:
-        """How many times faster, measurement by measurement."""
+        """Seconds of the baseline over those of the program, per measurement."""
         return [b / o for b, o in zip(self.baseline, self.ours, strict=True)]
 
     def cells(self) -> list[str]:
-        """The row as it is printed."""
-        low, middle, high = min(self.ratios), median(self.ratios), max(self.ratios)
+        """Format the row."""
+        low = min(self.ratios)
+        middle = median(self.ratios)
+        high = max(self.ratios)
         seconds = [median(times) for times in (self.baseline, self.ours)]
         speeds = [f"{self.images / s:.3g}" for s in seconds] if self.images else []
-        shares = [
+        fractions = [
             f"{p / s / median(self.rates):.0%}"
             for p, s in zip(self.products, seconds, strict=True)
             if self.rates
@@ -77,19 +76,19 @@ class Row:
             f"{middle:.3g}x ({low:.3g} to {high:.3g}, n = {len(self.ratios)})",
             self.wanted,
             *(f"{s:.3g}" for s in seconds),
-            *(" / ".join(pair) for pair in (speeds, shares, peaks)),
+            *(" / ".join(pair) for pair in (speeds, fractions, peaks)),
             self.note,
         ]
 
 
-ROW_HEADS = [
+ROW_HEADERS = [
     "work",
     "ratio, median (spread)",
     "wanted",
     "baseline, s",
     "ours, s",
     "images/s, both",
-    "share of product rate, both",
+    "fraction of product rate, both",
     "peak memory, GB, both",
     "note",
 ]
@@ -97,18 +96,18 @@ ROW_HEADS = [
 
 @dataclass(frozen=True)
 class Growth:
-    """One line of the second table: peak memory [bytes] by number of test images."""
+    """One row of the second table: peak memory in bytes by number of test images."""
 
     work: str
     wanted: str
     peaks: Mapping[int, float]
 
     def slope(self, first: int, last: int) -> float:
-        """Bytes an image between two of the measured numbers."""
+        """Compute the bytes per image between two of the measured numbers of images."""
         return (self.peaks[last] - self.peaks[first]) / (last - first)
 
     def cells(self) -> list[str]:
-        """The row as it is printed."""
+        """Format the row."""
         counts = list(self.peaks)
         peaks = ", ".join(f"{n:,}: {peak / 1e6:.1f}" for n, peak in self.peaks.items())
         steps = [f"{self.slope(a, b) / 1e3:.2f}" for a, b in pairwise(counts)]
@@ -121,7 +120,7 @@ class Growth:
         ]
 
 
-GROWTH_HEADS = [
+GROWTH_HEADERS = [
     "run",
     "peak memory at n images, MB",
     "kB an image, step by step",
@@ -130,21 +129,18 @@ GROWTH_HEADS = [
 ]
 
 
-def markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def each(seconds: list[float], count: int) -> list[float]:
-    """Seconds of one of `count` equal things that were measured together."""
+    """Return the seconds of one of `count` equal pieces of work that were measured together."""
     return [s / count for s in seconds]
 
 
 def in_turn(
     work: Mapping[str, Callable[[], object]], repeats: int, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each function, all of them one after another, `repeats` times; a first round is not counted."""
+    """Measure functions alternately, `repeats` times; return the seconds of each.
+
+    With `warm_up` there is one round before, which is not counted.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(repeats + warm_up):
         for name, function in work.items():
@@ -159,33 +155,38 @@ def in_turn(
 
 @dataclass(frozen=True)
 class Product:
-    """A large float32 matrix product, the yardstick of the machine."""
+    """A large float32 matrix product, to measure the machine's rate."""
 
     side: int
     device: str = "cpu"
 
     def __call__(self) -> None:
-        """Multiply."""
+        """Compute the product once."""
         a = torch.ones(self.side, self.side, device=self.device)
         torch.mm(a, a)
 
     def rates(self, seconds: list[float]) -> list[float]:
-        """Operations a second."""
+        """Return the operations per second of measured products."""
         return [2 * self.side**3 / s for s in seconds]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a fresh process told, what it printed, and when it was started and over (seconds of the monotonic clock)."""
+    """What a fresh process measured and printed."""
 
-    told: dict[str, Any]
+    measured: dict[str, Any]  # of the task, and "peak": bytes
     printed: str
-    started: float
+    started: float  # seconds of the monotonic clock
     ended: float
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the whole process."""
+        return self.ended - self.started
 
 
 def fresh(*arguments: object) -> Report:
-    """Run a task of benchmarks.child in a process of its own. RuntimeError if it fails."""
+    """Run a task of benchmarks.child in a process of its own. Raises RuntimeError if it fails."""
     command = [sys.executable, "-m", "benchmarks.child", *map(str, arguments)]
     started = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -199,17 +200,19 @@ def fresh(*arguments: object) -> Report:
 
 
 def block_products(tokens: int, width: int) -> float:
-    """Operations of the products of one transformer block: 12 D^2 weights a token, and two T x T x D products."""
+    """Count the operations of a block's products: 12 D^2 weights per token, two of T x T x D."""
     return 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
 
 
 def image_products(config: ClipConfig, side: int, *, skipped: int = 0, bank: int = 0) -> float:
-    """Operations of the products that one test image needs, without those of the first `skipped` blocks.
+    """Count the operations of the products of one test image.
 
-    Embedding, blocks, adapters (the last two give nothing back to the stream; only one of them is read) and the
-    comparison with `bank` rows a level.
+    Embedding (unless blocks are skipped), blocks after the first `skipped`, adapters and the
+    comparison with `bank` rows per level. At the last level one adapter is computed, and only its
+    first matrix.
     """
-    patches, width = (side // config.patch_size) ** 2, config.vision.width
+    patches = (side // config.patch_size) ** 2
+    width = config.vision.width
     embedding = 0 if skipped else 2 * patches * 3 * config.patch_size**2 * width
     blocks = (config.vision.layers - skipped) * block_products(1 + patches, width)
     matrices = 4 * (len(LEVELS) - 1) + 1
@@ -218,12 +221,15 @@ def image_products(config: ClipConfig, side: int, *, skipped: int = 0, bank: int
 
 
 def step_products(config: ClipConfig, side: int) -> float:
-    """Operations of the products of one training step after the stem: forward, gradients of the stream and adapters."""
-    tokens, width = 1 + (side // config.patch_size) ** 2, config.vision.width
+    """Count the operations of the products of one training step after the first adapter.
+
+    Forward, gradients of the hidden tokens, and gradients of the adapters.
+    """
+    tokens = 1 + (side // config.patch_size) ** 2
+    width = config.vision.width
     blocks = config.vision.layers - LEVELS[0]
-    backward = blocks * (
-        block_products(tokens, width) + 4 * tokens**2 * width
-    )  # attention: four products, not two
+    # attention has four products backward, two forward
+    backward = blocks * (block_products(tokens, width) + 4 * tokens**2 * width)
     matrices = 4 * (len(LEVELS) - 1) + 2
     adapters = 3 * matrices * 2 * tokens * width * config.embed_dim
     return blocks * block_products(tokens, width) + backward + adapters

@@ -1,4 +1,4 @@
-"""The baseline in a process of its own: what the program tells the system, as how to keep memory, does not help it."""
+"""The baseline in a process of its own, which the program's process settings do not affect."""
 
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -14,12 +14,13 @@ from dataset.folder import Record
 
 
 class Server:
-    """What the process does. Every method is a task."""
+    """What the process does: every method is a task."""
 
     def __init__(
-        self, weights: Path, side: int, levels: Sequence[int], device: str, rate: float
+        self, weights: Path, side: int, levels: Sequence[int], device: str, rate: float, seed: int
     ) -> None:
-        self.side, self.model = side, baseline.load(weights, side, levels, device)
+        self.side = side
+        self.model = baseline.load(weights, side, levels, device, seed)
         self.training = baseline.Training(self.model, rate)
         self.text: Tensor
         self.bank: list[Tensor]
@@ -27,45 +28,48 @@ class Server:
         self.shots: list[tuple[Tensor, Tensor, Tensor]]
 
     def prepare(self, text: Tensor, bank: list[Tensor], records: list[Record]) -> None:
-        """Take text features [E, 2], a bank L times [M, E], and test images."""
-        self.text, self.bank, self.records = text, bank, records
+        """Store text features [E, 2], a memory bank (L times [M, E]) and test images."""
+        self.text = text
+        self.bank = bank
+        self.records = records
 
     def take_shots(self, text: Tensor, shots: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Take text features [E, 2] and training images [3, S, S], their labels and masks [S, S]."""
-        self.text, self.shots = text, shots
+        """Store text features [E, 2] and training images [3, S, S] with labels and masks [S, S]."""
+        self.text = text
+        self.shots = shots
 
     def sentences(self, noun: str) -> Tensor:
-        """Text features of a noun."""
+        """Compute the text features [E, 2] of a noun."""
         return baseline.text_features(self.model, noun)
 
     def images(self) -> None:
         """Score the test images."""
-        kept = baseline.Kept()
+        outputs = baseline.Outputs()
         for record in self.records:
-            baseline.score_image(self.model, record, self.text, self.bank, self.side, kept)
+            baseline.score_image(self.model, record, self.text, self.bank, self.side, outputs)
 
     def steps(self) -> None:
-        """A training step of each training image."""
+        """Take a training step with each training image."""
         for image, label, mask in self.shots:
             self.training.step(image, label, mask, self.text)
 
 
 def serve(connection: Connection, *arguments: Any) -> None:
-    """Do tasks until the other end closes."""
+    """Run tasks until the other end closes the connection."""
     server = Server(*arguments)
     while True:
         try:
-            task, given = connection.recv()
+            task, inputs = connection.recv()
         except EOFError:
             return
-        result = getattr(server, task)(*given)
+        result = getattr(server, task)(*inputs)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         connection.send(result)
 
 
 class Rival:
-    """The other end: `rival(task, ...)` waits for the result. RuntimeError if the process is lost."""
+    """Start the process; `rival(task, ...)` runs a task there and waits for its result."""
 
     def __init__(self, *arguments: Any) -> None:
         context = mp.get_context("spawn")
@@ -73,10 +77,10 @@ class Rival:
         context.Process(target=serve, args=(theirs, *arguments), daemon=True).start()
         theirs.close()
 
-    def __call__(self, task: str, *given: Any) -> Any:
-        """Do a task there."""
+    def __call__(self, task: str, *inputs: Any) -> Any:
+        """Run a task and return its result. Raises RuntimeError if the process has ended."""
         try:
-            self.connection.send((task, given))
+            self.connection.send((task, inputs))
             return self.connection.recv()
         except (EOFError, OSError) as error:
             raise RuntimeError(f"the baseline's process ended during {task!r}") from error

@@ -7,7 +7,6 @@ from statistics import median
 from torch import Tensor
 
 from benchmarks.measure import (
-    LEVELS,
     Product,
     Row,
     Settings,
@@ -18,24 +17,39 @@ from benchmarks.measure import (
     step_products,
 )
 from benchmarks.rival import Rival
-from CLIP.hashing import file_hash
+from CLIP.adapter import MVFA
+from CLIP.weights import create_model
+from dataset.catalog import object_info
 from dataset.folder import ImageSet, list_split
 from dataset.medical_few import Support
 from dataset.shots import choose_shots
-from mvfa.engine import build_memory, predict, train
+from mvfa.engine import Trainer, build_memory, predict, train
+from mvfa.environment import set_up
 from mvfa.evaluation import Maps
 from mvfa.features import FeatureLoader
-from mvfa.options import parse
-from mvfa.runner import load_text, score_form
-from mvfa.training import TrainingRun
+from mvfa.forms import (
+    adapter_form,
+    clip_arguments,
+    memory_arguments,
+    objective,
+    score_arguments,
+)
+from mvfa.loaders import Loaders
+from mvfa.options import DEFAULT_SEED, parse
+from mvfa.packing import packed_steps
+from mvfa.recipe import LEVELS
+from mvfa.text_cache import cached_text_features
 from synthetic.images import write_demo
+from utils import set_seed
 
-NOUN, OBJECT, SHOTS = "Brain", "Brain", 2
+OBJECT = "Brain"
+NOUN = "Brain"
+SHOTS = 2
 
 
 @dataclass
 class Pair:
-    """The baseline in its process and a run of this program with its defaults; equal seeds give equal adapters."""
+    """The baseline in its process, and a run of this program with defaults and equal adapters."""
 
     settings: Settings
 
@@ -44,100 +58,92 @@ class Pair:
         self.data = s.scratch / "demo"
         if not self.data.exists():
             write_demo(self.data, valid=4, test=20, shots=(SHOTS,))
-        flags = [
-            "--obj",
-            OBJECT,
-            "--shot",
-            SHOTS,
-            "--clip_path",
-            s.weights,
-            "--img_size",
-            s.side,
-            "--device",
-            s.device,
-        ]
-        flags += ["--cache_dir", s.scratch / "cache"]
-        self.run = TrainingRun(parse("train_few", [str(flag) for flag in flags]))
-        self.rival = Rival(s.weights, s.side, LEVELS, s.device, self.run.options.learning_rate)
+        flags: list[object] = ["--obj", OBJECT, "--shot", SHOTS, "--seed", DEFAULT_SEED]
+        flags += ["--clip_path", s.weights, "--img_size", s.side, "--device", s.device]
+        flags += ["--cache_dir", s.scratch / "cache", "--out", s.scratch / "out"]
+        self.options = parse("train_few", [str(flag) for flag in flags])
+        self.env = set_up(self.options)
+        generator = set_seed(self.options.seed)
+        self.clip = create_model(**clip_arguments(self.options, self.env))
+        levels = self.options.features_list
+        form = adapter_form(self.options.recipe)
+        self.model = MVFA(self.clip.visual, self.clip.config.embed_dim, levels, form, generator)
+        self.loaders = Loaders(self.model, self.options, self.env)
+        rate = self.options.learning_rate
+        self.rival = Rival(s.weights, s.side, levels, s.device, rate, self.options.seed)
         self.product = Product(2048 if s.quick else 4096, s.device)
 
     @property
     def text(self) -> Tensor:
-        """Text features [E, 2] of the object: which ones they are matters to speed, by numbers next to zero."""
-        return self.run.text(self.run.info.noun)
+        """Text features [E, 2] of the object: random ones give denormal numbers, which are slow."""
+        return cached_text_features(self.clip, NOUN, self.env.precision, self.options.text_cache)
 
     @cached_property
     def support(self) -> Support:
         """The shots."""
-        shots = choose_shots(
-            self.data / "data", self.run.info, SHOTS, lists=self.data / "fewshot_seed"
-        )
-        return Support(shots, self.run.info, self.settings.side)
+        lists = self.data / "fewshot_seed"
+        info = object_info(OBJECT)
+        shots = choose_shots(self.data / "data", info, SHOTS, lists=lists, seed=DEFAULT_SEED)
+        return Support(shots, info, self.settings.side)
 
 
 def start(settings: Settings) -> list[Row]:
-    """From the start of a process to a model that is ready, imports included."""
+    """Measure from the start of a process to a ready model, imports included."""
     theirs: list[float] = []
     ours: list[float] = []
     for _ in range(settings.repeats + 1):
         for task, seconds in (("start_baseline", theirs), ("start_ours", ours)):
             report = fresh(task, settings.weights, settings.side, settings.device)
-            seconds.append(report.told["ready"] - report.started)
-    return [
-        Row("start to model ready", "5x", theirs[1:], ours[1:])
-    ]  # the first fills the page cache
+            seconds.append(report.measured["ready"] - report.started)
+    # the first turn fills the page cache
+    return [Row("start to model ready", "5x", theirs[1:], ours[1:])]
 
 
 def text(settings: Settings) -> list[Row]:
-    """Text features of one object, nothing cached, and read from the disk cache by a process that has the weights."""
-    pair, folder = Pair(settings), settings.scratch / "text"
-    run = pair.run
-    weights = file_hash(run.weights)
+    """Measure text features of one object, computed and read from the cache on disk."""
+    pair = Pair(settings)
+    folder = settings.scratch / "text"
+    precision = pair.env.precision
     times = in_turn(
         {
             "baseline": lambda: pair.rival("sentences", NOUN),
-            "ours": lambda: load_text(run.clip, NOUN, weights, run.precision, None),
-            "cached": lambda: load_text(run.clip, NOUN, weights, run.precision, folder),
+            "ours": lambda: cached_text_features(pair.clip, NOUN, precision, None),
+            "cached": lambda: cached_text_features(pair.clip, NOUN, precision, folder),
         },
         settings.few_repeats,
     )
-    found = [
-        load_text(run.clip, NOUN, weights, run.precision, folder),
-        pair.rival("sentences", NOUN),
-    ]
-    note = f"largest difference {(found[0] - found[1]).abs().max():.0e}"
+    features = cached_text_features(pair.clip, NOUN, precision, folder)
+    difference = (features - pair.rival("sentences", NOUN)).abs().max()
+    work = "text features of one object"
+    note = f"largest difference {difference:.0e}"
     return [
-        Row(
-            f"text features of one object, {told}",
-            wanted,
-            times["baseline"],
-            times[name],
-            note=note,
-        )
-        for name, told, wanted in (("ours", "nothing cached", "4x"), ("cached", "cached", "100x"))
+        Row(f"{work}, nothing cached", "4x", times["baseline"], times["ours"], note=note),
+        Row(f"{work}, cached", "100x", times["baseline"], times["cached"], note=note),
     ]
 
 
 def image(settings: Settings) -> list[Row]:
-    """A test image, from disk to its full-size maps, with a memory bank of two shots; metrics are another row."""
-    pair, side = Pair(settings), settings.side
-    run, count = pair.run, 8 if settings.quick else 16
-    records = list_split(pair.data / "data", run.info, "test")
+    """Measure a test image, from disk to full-size maps, with a memory bank of two shots."""
+    pair = Pair(settings)
+    side = settings.side
+    count = 8 if settings.quick else 16
+    info = object_info(OBJECT)
+    records = list_split(pair.data / "data", info, "test")
     tests = ImageSet(records[:: len(records) // count][:count], side)
-    bank = build_memory(run.mvfa, run.streams(pair.support, 8), pair.support.normal, "seg")
-    streams: list[FeatureLoader] = []
+    arguments = memory_arguments(pair.options, info, pair.env)
+    support_loader = pair.loaders.scoring(pair.support)
+    bank = build_memory(pair.model, support_loader, pair.support.normal, **arguments)
+    loaders: list[FeatureLoader] = []  # the latest one
 
     pair.rival("prepare", pair.text, bank, tests.records)
 
     def ours() -> None:
-        found = predict(
-            run.mvfa, streams[-1], pair.text, bank, masks=True, form=score_form(run.options.recipe)
-        )
-        for _ in Maps(found, side):
+        arguments = score_arguments(pair.options, info)
+        for _ in Maps(predict(pair.model, loaders[-1], pair.text, bank, **arguments)):
             pass
 
     def first() -> None:
-        streams[:] = [run.streams(tests, run.test_batch_size)]
+        loaders[:] = [pair.loaders.scoring(tests, reused=True)]
         ours()
 
     times = in_turn(
@@ -149,31 +155,34 @@ def image(settings: Settings) -> list[Row]:
         },
         settings.repeats,
     )
-    config, rates = run.clip.config, pair.product.rates(times["product"])
-    whole, after = (
-        image_products(config, side, bank=len(bank[0]), skipped=n) for n in (0, LEVELS[0])
-    )
-    note = f"{count} images, batch {run.test_batch_size}; product rate {median(rates) / 1e9:.0f} GFLOP/s"
+    config = pair.clip.config
+    rates = pair.product.rates(times["product"])
+    whole = image_products(config, side, bank=len(bank[0]))
+    after_stem = image_products(config, side, bank=len(bank[0]), skipped=LEVELS[0])
+    note = f"{count} images, batch {pair.env.test_batch_size}"
+    note += f"; product rate {median(rates) / 1e9:.0f} GFLOP/s"
     rows = []
-    for name, told, wanted, needed in (
-        ("first", "first time", "1.15x", whole),
-        ("cached", "cached streams", "1.45x", after),
+    for name, work, wanted, needed in (
+        ("first", "test image, first time", "1.15x", whole),
+        ("cached", "test image, cached features", "1.45x", after_stem),
     ):
-        both = each(times["baseline"], count), each(times[name], count)
-        rows.append(Row(f"test image, {told}", wanted, *both, 1, (whole, needed), rates, note=note))
+        both = (each(times["baseline"], count), each(times[name], count))
+        rows.append(Row(work, wanted, *both, 1, (whole, needed), rates, note=note))
     return rows
 
 
 def step(settings: Settings) -> list[Row]:
-    """A few-shot training step of one image with a mask."""
+    """Measure a few-shot training step of one image with a mask."""
     pair = Pair(settings)
-    run, support = pair.run, pair.support
-    streams = run.streams(support, 1)
-    order, nouns = (
-        [0, len(support) // 2],
-        {run.info.noun: pair.text},
-    )  # an abnormal and a normal image
-    list(streams.batches(order))
+    support = pair.support
+    recipe = pair.options.recipe
+    rate = pair.options.learning_rate
+    trainer = Trainer(pair.model, objective(recipe), rate, pair.env.precision)
+    fast_steps = packed_steps(pair.model, pair.options, pair.env)
+    loader = pair.loaders.training(support)
+    order = [0, len(support) // 2]  # an abnormal and a normal image
+    text = {NOUN: pair.text}
+    list(loader.batches(order))  # caches the features
 
     pair.rival(
         "take_shots",
@@ -182,25 +191,16 @@ def step(settings: Settings) -> list[Row]:
     )
 
     def ours() -> None:
-        train(run.trainer, streams, nouns, order)
+        with fast_steps:
+            train(trainer, loader, text, order)
 
     times = in_turn(
         {"baseline": lambda: pair.rival("steps"), "ours": ours, "product": pair.product},
         settings.repeats,
     )
-    needed, rates = (
-        step_products(run.clip.config, settings.side),
-        pair.product.rates(times["product"]),
-    )
-    both = each(times["baseline"], len(order)), each(times["ours"], len(order))
-    return [
-        Row(
-            "few-shot training step",
-            "2.5x",
-            *both,
-            1,
-            (needed, needed),
-            rates,
-            note="batch 1, cached streams",
-        )
-    ]
+    needed = step_products(pair.clip.config, settings.side)
+    rates = pair.product.rates(times["product"])
+    both = (each(times["baseline"], len(order)), each(times["ours"], len(order)))
+    note = "batch 1, cached features"
+    work = "few-shot training step"
+    return [Row(work, "2.5x", *both, 1, (needed, needed), rates, note=note)]

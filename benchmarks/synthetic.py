@@ -1,51 +1,49 @@
-"""Patch values and masks of an invented test set, for the metrics alone.
+"""Patch values and masks of a synthetic test set, to measure metrics alone.
 
-Letters: n images, L levels, N patches, S image side.
+Letters: n images, L levels, N patches, S image side in pixels.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from benchmarks import baseline
 from dataset.items import pack_mask, unpack_masks
-from mvfa.engine import Predictions, ScoreForm
-from mvfa.features import FeatureLoader
+from mvfa.engine import Predictions
+from mvfa.forms import score_form
+from mvfa.recipe import LEVELS, RECIPES
 
+MAKE_SEED = 0
 GRID = 17  # patches per side at 240 pixels
-LEVELS = 4
-NORMAL = 640 / 3_715  # share of normal images in the Brain test split
+NORMAL = 640 / 3_715  # fraction of normal images in the Brain test split
 
 
 @dataclass(frozen=True)
 class Invented:
-    """Logit differences [n, L, N], distances [n, N], labels [n] and packed masks of n discs."""
+    """A synthetic test set of n images, whose lesions are discs."""
 
     side: int
-    logits: Tensor
-    distance: Tensor
-    labels: Tensor
-    masks: list[bytes]
+    logits: Tensor  # [n, L, N] float32, abnormal minus normal text logits
+    distance: Tensor  # [n, N] float32, of the memory branch
+    labels: Tensor  # [n] float32, 1 abnormal
+    masks: list[bytes]  # packed, n
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def disc(side: int, generator: torch.Generator) -> Tensor:
-    """A disc [S, S] bool somewhere in the image."""
+    """Draw a disc [S, S] bool at a random place, of a random size."""
     x, y, r = torch.rand(3, generator=generator).tolist()
     line = torch.linspace(0, 1, side)
     return (line[:, None] - y) ** 2 + (line - x) ** 2 < (0.05 + 0.2 * r) ** 2
 
 
-def make(count: int, side: int, seed: int = 0) -> Invented:
-    """Noise, raised where the mask is, so that the AUROC is neither 0.5 nor 1."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(count, LEVELS, GRID * GRID, generator=generator)
+def make(count: int, side: int) -> Invented:
+    """Make a test set of noise, raised inside the masks so that AUROCs lie between 0.5 and 1."""
+    generator = torch.Generator().manual_seed(MAKE_SEED)
+    logits = torch.randn(count, len(LEVELS), GRID * GRID, generator=generator)
     distance = torch.rand(count, GRID * GRID, generator=generator)
     labels = (torch.arange(count) >= max(1, round(NORMAL * count))).float()
     masks = []
@@ -58,30 +56,29 @@ def make(count: int, side: int, seed: int = 0) -> Invented:
     return Invented(side, logits, distance, labels, masks)
 
 
-def predictions(invented: Invented) -> tuple[Predictions, FeatureLoader]:
-    """As this program holds them: its predictions, and what its evaluation asks of the streams of a test set."""
-    found = Predictions(ScoreForm(), True, logits=invented.logits, distance=invented.distance)
-
-    class Masks:
-        source = SimpleNamespace(side=invented.side, labels=invented.labels)
-
-        def __len__(self) -> int:
-            return len(invented)
-
-        def masks(self, index: Sequence[int]) -> Tensor:
-            return unpack_masks([invented.masks[i] for i in index], invented.side)
-
-    return found, cast(FeatureLoader, Masks())
+def predictions(invented: Invented) -> Predictions:
+    """Return the test set as the program stores it."""
+    return Predictions(
+        form=score_form(RECIPES["released"]),
+        side=invented.side,
+        labels=invented.labels,
+        members=list(range(len(invented))),
+        masks=invented.masks,
+        logits=invented.logits,
+        distance=invented.distance,
+    )
 
 
-def maps(invented: Invented) -> baseline.Kept:
-    """As the baseline holds them: full-size maps and int64 masks of every image."""
-    kept, side = baseline.Kept(invented.labels.int().tolist()), invented.side
+def maps(invented: Invented) -> baseline.Outputs:
+    """Return the test set as the baseline stores it: full-size maps and int64 masks."""
+    outputs = baseline.Outputs(invented.labels.int().tolist())
+    side = invented.side
     for i in range(len(invented)):
         levels = [
             torch.stack([torch.zeros_like(level), level], dim=1) for level in invented.logits[i]
-        ]  # [N, 2]
-        kept.text_maps.append(baseline.text_map(levels, side).numpy())
-        kept.memory_maps.append(baseline.enlarge(invented.distance[i][:, None], side)[0, 0].numpy())
-        kept.masks.append(unpack_masks([invented.masks[i]], side)[0].long().numpy())
-    return kept
+        ]  # L times [N, 2]
+        distance = baseline.enlarge(invented.distance[i][:, None], side)[0, 0]  # [S, S]
+        outputs.text_maps.append(baseline.text_map(levels, side).numpy())
+        outputs.memory_maps.append(distance.numpy())
+        outputs.masks.append(unpack_masks([invented.masks[i]], side)[0].long().numpy())
+    return outputs

@@ -1,1 +1,1 @@
-"""Folders to tensors: the catalog of objects, few- and zero-shot sets, shot lists and demo images (SPEC section 1)."""
+"""Folders to tensors: catalog of objects, images, few- and zero-shot sets, shots (SPEC 1)."""

@@ -1,20 +1,33 @@
-"""The six objects of the benchmark, and one more, keyed by name (SPEC section 1)."""
+"""The six objects of the benchmark and three more, by name (SPEC section 1). Needs no torch."""
 
 from dataclasses import dataclass
 
 from errors import UserError
 
+# columns of the paper's tables
+PAPER_ORDER = ("Histopathology", "Chest", "Retina_OCT2017", "Brain", "Liver", "Retina_RESC")
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What the program knows of an object. Histogram are those published with the benchmark."""
+    """One object: a kind of images with a folder `<data>/<name>_AD`.
+
+    Args:
+        name: key in CATALOG and value of `--obj`.
+        noun: stands for the object in the sentences.
+        masks: whether its abnormal images have anomaly masks.
+        test_images: number of test images published with the benchmark; 0: no fixed set.
+        valid_images: number of images of `valid` published with the benchmark.
+        benchmark: whether it is one of the benchmark's six, which zero-shot models train on.
+
+    """
 
     name: str
-    noun: str  # in the sentences
-    masks: bool  # whether abnormal images have anomaly masks
+    noun: str
+    masks: bool
     test_images: int
     valid_images: int
-    benchmark: bool = True  # whether zero-shot models of other objects are trained on it
+    benchmark: bool = True
 
 
 CATALOG = {
@@ -26,27 +39,24 @@ CATALOG = {
         ObjectInfo("Retina_OCT2017", "retinal OCT", False, 968, 32),
         ObjectInfo("Chest", "Chest X-ray film", False, 17_194, 1_490),
         ObjectInfo("Histopathology", "histopathological image", False, 1_997, 236),
-        ObjectInfo(
-            "Skin", "skin", False, 0, 0, benchmark=False
-        ),  # a modality that the paper does not have; no fixed set
+        # a modality that the paper does not have
+        ObjectInfo("Skin", "skin", False, 0, 0, benchmark=False),
         # the reproducibility study's names, which it also puts into the sentences
         ObjectInfo("Skin_HAM10000", "Skin_HAM10000", False, 0, 0, benchmark=False),
         ObjectInfo("Skin_ISIC2019", "Skin_ISIC2019", False, 0, 0, benchmark=False),
     )
 }
 BENCHMARK = tuple(info for info in CATALOG.values() if info.benchmark)
-
-
 ALIASES = {"HAM10000": "Skin_HAM10000", "ISIC2019": "Skin_ISIC2019"}
 
 
 def known_name(name: str) -> str:
-    """Return the catalog's name of an object that is also known by a shorter one; other names as they are."""
+    """Return the catalog's name of an alias; other names unchanged."""
     return ALIASES.get(name, name)
 
 
 def object_info(name: str) -> ObjectInfo:
-    """The entry of an object. Raises UserError for a name that is not in the catalog: no object lends its noun."""
+    """Return the entry of an object. Raises UserError for a name that is not in the catalog."""
     if name not in CATALOG:
         raise UserError(f"unknown object {name!r}; known: {', '.join(CATALOG)}")
     return CATALOG[name]

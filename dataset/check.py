@@ -1,4 +1,7 @@
-"""Look at every image and mask that a run will read before its first step, so that nothing fails after hours."""
+"""Check every image and mask of a run before its first step, so that it does not fail after hours.
+
+Letters: S image side in pixels.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,29 +17,29 @@ from dataset.folder import FOREGROUND, Record, opened, resize
 from errors import UserError
 
 THREADS = min(8, os.cpu_count() or 1)
-SHOWN = 6  # values of a refused mask that its message names
+SHOWN = 6  # values of a refused mask that the message lists
 
 
 class MaskContent(NamedTuple):
-    """What a mask file holds: anything at all, and a foreground pixel at the size it is used at."""
+    """What a mask file contains."""
 
-    marked: bool
-    foreground: bool
+    marked: bool  # any foreground pixel at its native size
+    foreground: bool  # any foreground pixel at the size it is used at
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a checked set of images holds. `empty`: masks without content; `foreground`: masks with lesion pixels."""
+    """Numbers of a checked set of images."""
 
-    normal: int
-    abnormal: int
-    masks: int
-    empty: int
-    foreground: int
+    normal: int  # images
+    abnormal: int  # images
+    masks: int  # mask files
+    empty: int  # masks that mark nothing
+    foreground: int  # masks with foreground pixels at the size they are used at
 
 
 def check_labels(abnormal: int, normal: int, unit: str) -> None:
-    """Raise UserError unless both labels occur; `unit` says what is counted, "images" or "pixels"."""
+    """Raise UserError unless both labels occur; `unit` names what is counted: images or pixels."""
     if not (abnormal and normal):
         raise UserError(
             f"AUROC needs both labels: got {abnormal} abnormal and {normal} normal {unit}; "
@@ -45,10 +48,11 @@ def check_labels(abnormal: int, normal: int, unit: str) -> None:
 
 
 def mask_content(path: Path, side: int) -> MaskContent:
-    """Read a mask at its native size. Raises UserError if it holds something, but nothing counts as foreground.
+    """Check a mask at its native size and at S x S pixels, S = `side`.
 
-    The rule is that of `load_mask`: grey value above FOREGROUND. Anything else that a mask can hold would be taken for
-    background without a word: labels 0 and 1, dark palette colours, red on black, shapes in the alpha channel.
+    Foreground is a grey value above FOREGROUND, as in `load_mask`. Raises UserError if a mask marks
+    something that is not foreground, which would silently count as background: labels 0 and 1, dark
+    palette colours, red on black, shapes in the alpha channel.
     """
     with opened(path) as image:
         grey = image.convert("L")
@@ -59,17 +63,18 @@ def mask_content(path: Path, side: int) -> MaskContent:
         bands = [np.asarray(band) for band in image.split()]
     if not values.any() and all((band == band.flat[0]).all() for band in bands):
         return MaskContent(marked=False, foreground=False)
-    found = np.unique(values if values.any() else bands[-1])
-    shown = " ".join(map(str, found[:SHOWN])) + (" ..." if len(found) > SHOWN else "")
+    present = np.unique(values if values.any() else bands[-1])
+    shown = " ".join(map(str, present[:SHOWN])) + (" ..." if len(present) > SHOWN else "")
     kind = "grey values" if values.any() else "black, with values in another channel:"
     raise UserError(
-        f"{path} marks something, but no pixel is foreground: found {kind} {shown} (mode {image.mode}); "
-        f"foreground is a grey value above {FOREGROUND}, so save lesions as 255 and background as 0"
+        f"{path} marks something, but no pixel is foreground: got {kind} {shown} "
+        f"(mode {image.mode}); foreground is a grey value above {FOREGROUND}, "
+        "so save lesions as 255 and background as 0"
     )
 
 
 def check_image(record: Record, side: int) -> MaskContent | None:
-    """Open an image's header and read its mask; None where the record has no mask. Raises UserError."""
+    """Read an image's header and its mask; returns None if it has no mask. Raises UserError."""
     with opened(record.image):
         pass
     return None if record.mask is None else mask_content(record.mask, side)
@@ -78,7 +83,10 @@ def check_image(record: Record, side: int) -> MaskContent | None:
 def check_records(
     records: Sequence[Record], side: int, report: Callable[[], object] = lambda: None
 ) -> Checked:
-    """Look at all images and masks of a set; `report` is called after each. Raises UserError for the first bad one."""
+    """Check all images and masks of a set; `report` is called after each.
+
+    Raises UserError for the first bad one, in the order of the records.
+    """
     contents = []
     with ThreadPoolExecutor(THREADS) as pool:
         for content in pool.map(lambda record: check_image(record, side), records):
@@ -96,7 +104,10 @@ def check_records(
 
 
 def check_scorable(checked: Checked, masks: bool, side: int) -> None:
-    """Raise UserError unless AUROCs of a checked set exist: both labels of images and, with masks, of pixels."""
+    """Raise UserError unless AUROCs can be computed: of images and, with masks, of pixels.
+
+    Each needs both labels.
+    """
     check_labels(checked.abnormal, checked.normal, "images")
     if masks:
         check_labels(checked.foreground, checked.normal * side * side, "pixels")

@@ -1,4 +1,7 @@
-"""What an image set offers to the loops: items, labels and packed masks."""
+"""The interface between image sets and loops: items, labels and packed masks.
+
+Letters: n images of a set, B images of a batch, S image side in pixels.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -10,35 +13,36 @@ from torch import Tensor
 
 
 class Item(NamedTuple):
-    """One image: [3, S, S] uint8 or float32 in [0, 1], its packed mask, its index in the set (position)."""
+    """One image of a set."""
 
-    image: Tensor
-    mask: bytes
-    position: int
+    image: Tensor  # [3, S, S] uint8, or float32 in [0, 1]
+    mask: bytes  # of `pack_mask`
+    position: int  # index in the set
 
 
 class ImageSource(Protocol):
-    """What a set of images offers beside its items: one entry an image, in the order of the indices."""
+    """A set of images, indexed from 0; `labels`, `masked` and `nouns` have one entry per image."""
 
-    side: int
+    side: int  # S
     labels: Tensor  # [n] float32, 1 abnormal
     masked: Tensor  # [n] bool, whether the image's object has masks
     nouns: list[str]
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int: ...  # n
 
     def __getitem__(self, index: int) -> Item: ...
 
 
 def pack_mask(mask: Tensor) -> bytes:
-    """A bool mask [S, S] in a few hundred bytes."""
+    """Compress a mask [S, S] bool, to a few hundred bytes."""
     return zlib.compress(np.packbits(mask.numpy()).tobytes(), level=1)
 
 
 def unpack_masks(packed: Sequence[bytes], side: int) -> Tensor:
-    """Packed masks -> bool [B, side, side]."""
+    """Decompress B packed masks to [B, S, S] bool, S = `side`."""
     bits = [
         np.unpackbits(np.frombuffer(zlib.decompress(mask), np.uint8), count=side * side)
         for mask in packed
-    ]
-    return torch.from_numpy(np.stack(bits).reshape(len(packed), side, side).view(bool))
+    ]  # B times [S * S]
+    masks = np.stack(bits).reshape(len(packed), side, side)  # [B, S, S]
+    return torch.from_numpy(masks.view(bool))

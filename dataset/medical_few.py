@@ -1,4 +1,7 @@
-"""Few-shot sets: the K + K shots in eleven versions each, and the test split (SPEC sections 1 and 4)."""
+"""Few-shot sets: the K + K shots in eleven versions each, and the test split (SPEC sections 1, 4).
+
+Letters: K shots, S image side in pixels.
+"""
 
 from pathlib import Path
 
@@ -10,11 +13,12 @@ from dataset.folder import (
     LABELS,
     ImageSet,
     Record,
+    existing_folder,
+    image_folder,
     list_images,
     list_split,
     load_image,
     load_mask,
-    object_folder,
 )
 from dataset.items import Item, pack_mask
 from dataset.shots import Shots
@@ -24,20 +28,35 @@ THRESHOLD = 0.5  # of a mask after augmentation
 
 
 class Support:
-    """Training images as an ImageSource: 11 K abnormal versions (if there are any), then 11 K normal ones.
+    """Training images as an ImageSource: 11 K abnormal versions (if any), then 11 K normal ones.
 
-    images [22 K, 3, S, S] float32 in [0, 1]; masks [22 K, S, S] bool; labels [22 K] float32, 1 abnormal.
+    Args:
+        shots: the images; there is at least one normal one.
+        info: the object.
+        side: S, the side in pixels that images are resized to.
+
+    Attributes:
+        images: [22 K, 3, S, S] float32 in [0, 1].
+        masks: [22 K, S, S] bool.
+        labels: [22 K] float32, 1 abnormal.
+
     """
 
     def __init__(self, shots: Shots, info: ObjectInfo, side: int) -> None:
-        self.side, parts = side, []
-        for records in filter(None, (shots.abnormal, shots.normal)):
-            images, masks = stack_shots(records, side)
-            parts.append((augment(images), augment(masks[:, None])[:, 0] > THRESHOLD))
-        self.images, self.masks = (torch.cat(column) for column in zip(*parts, strict=True))
-        self.labels = (
-            torch.arange(len(self.images)) < len(self.images) - len(parts[-1][0])
-        ).float()
+        self.side = side
+        images = []
+        masks = []
+        labels = []
+        for label, records in ((1.0, shots.abnormal), (0.0, shots.normal)):
+            if not records:
+                continue
+            group, group_masks = stack_shots(records, side)
+            images.append(augment(group))  # [11 K, 3, S, S]
+            masks.append(augment(group_masks[:, None])[:, 0] > THRESHOLD)  # [11 K, S, S]
+            labels.append(torch.full((len(images[-1]),), label))
+        self.images = torch.cat(images)
+        self.masks = torch.cat(masks)
+        self.labels = torch.cat(labels)
         self.masked = torch.full((len(self.images),), info.masks)
         self.nouns = [info.noun] * len(self.images)
 
@@ -49,7 +68,7 @@ class Support:
 
     @property
     def normal(self) -> list[int]:
-        """Indices of the normal versions, which fill the memory bank."""
+        """Indices of the normal versions, which the memory bank is built from."""
         return (self.labels == 0).nonzero().squeeze(1).tolist()
 
     @property
@@ -59,7 +78,7 @@ class Support:
 
 
 def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
-    """Images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1]."""
+    """Read images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1]."""
     images = torch.stack([load_image(r.image, side) for r in records]) / 255
     masks = torch.stack([load_mask(r, side) for r in records]) / 255
     return images, masks
@@ -68,21 +87,26 @@ def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
 def validation_set(
     data_path: Path, info: ObjectInfo, side: int, shots: Shots | None = None
 ) -> ImageSet | None:
-    """The images of `valid` that are not shots; None unless both labels are among them, of pixels too with masks."""
-    if not any(
-        list_images(object_folder(data_path, info) / "valid" / state / "img") for state in LABELS
-    ):
+    """Return the images of `valid` that are not shots, to choose a checkpoint by.
+
+    None unless an AUROC can be computed of them: both labels must occur, and with masks at least
+    one pixel must be foreground. Raises UserError if the object's folder is missing.
+    """
+    existing_folder(data_path, info.name)
+    folders = [image_folder(data_path, info.name, "valid", state) for state in LABELS]
+    if not any(list_images(folder) for folder in folders):
         return None
     taken = {r.image for r in (*shots.normal, *shots.abnormal)} if shots else set()
     records = [r for r in list_split(data_path, info, "valid") if r.image not in taken]
-    found = ImageSet(records, side)
-    labels = {r.label for r in records}
-    marked = not info.masks or any(
-        found.mask(i).any() for i, r in enumerate(records) if r.label
-    )  # the first will do
-    return found if labels == {0, 1} and marked else None
+    images = ImageSet(records, side)
+    if {r.label for r in records} != {0, 1}:
+        return None
+    abnormal = [i for i, r in enumerate(records) if r.label]
+    if info.masks and not any(images.mask(i).any() for i in abnormal):
+        return None
+    return images
 
 
 def evaluation_set(data_path: Path, info: ObjectInfo, side: int) -> ImageSet:
-    """The test split of one object; no other object's folder is looked at. UserError if either label is missing."""
+    """Return the test split of an object. Raises UserError if images or a mask are missing."""
     return ImageSet(list_split(data_path, info, "test"), side)

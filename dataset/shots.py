@@ -1,11 +1,11 @@
-"""Which images are the K shots: the published lists, or a seeded draw (SPEC section 1)."""
+"""Choose the K shots: from the published lists, or by a seeded draw (SPEC section 1)."""
 
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.catalog import ObjectInfo
-from dataset.folder import Record, list_images, object_folder, record
+from dataset.folder import LABELS, Record, existing_folder, image_folder, list_images, record
 from errors import UserError
 
 LISTS = "https://raw.githubusercontent.com/MediaBrain-SJTU/MVFA-AD/main/dataset/fewshot_seed"
@@ -14,13 +14,13 @@ RANDOM_DRAW = -1  # the value of --iterate that draws instead of reading a list
 
 @dataclass(frozen=True)
 class Shots:
-    """K normal and K abnormal images of `valid`."""
+    """K normal and K (or no) abnormal images of `valid`."""
 
     normal: list[Record]
     abnormal: list[Record]
 
     def names(self) -> dict[str, list[str]]:
-        """File names, for checkpoints and result files."""
+        """Return the file names by "normal" and "abnormal", for checkpoints and result files."""
         return {
             "normal": [r.name for r in self.normal],
             "abnormal": [r.name for r in self.abnormal],
@@ -28,33 +28,41 @@ class Shots:
 
 
 def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], list[str]]:
-    """File names of the normal and (if wanted) the abnormal shots of a draw. UserError if the list lacks it."""
-    draws = {}
+    """Read the file names of the normal and (if wanted) the abnormal shots of a draw.
+
+    Raises UserError if the file is not text or has no line of this draw.
+    """
+    lines = {}
     try:
         text = path.read_text()
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is no text; a shot list has lines such as 'n-0: a.png b.png'"
+            f"{path} is not text; a shot list has lines such as 'n-0: a.png b.png'"
         ) from error
     for line in text.splitlines():
         key, _, names = line.partition(":")
-        draws[key.strip()] = names.split()
+        lines[key.strip()] = names.split()
     for key in (f"n-{draw}", f"a-{draw}") if abnormal else (f"n-{draw}",):
-        if not draws.get(key):
-            has = ", ".join(sorted(draws)) or "nothing"
+        if not lines.get(key):
+            has = ", ".join(sorted(lines)) or "nothing"
             raise UserError(
-                f"{path} has no line {key!r}: (it has {has}); choose another --iterate, or -1 for a draw"
+                f"{path} has no line {key!r}: (it has {has}); choose another --iterate, "
+                "or -1 for a draw"
             )
-    return draws[f"n-{draw}"], draws[f"a-{draw}"] if abnormal else []
+    return lines[f"n-{draw}"], lines[f"a-{draw}"] if abnormal else []
 
 
 def find(folder: Path, info: ObjectInfo, names: list[str], source: Path) -> list[Record]:
-    """Records of the named files. UserError for the first that is not in the folder."""
+    """Return the records of file names that the list `source` gives.
+
+    Raises UserError for the first name that is not in the folder.
+    """
     images = {image.name for image in list_images(folder)}
     for name in names:
         if name not in images:
             raise UserError(
-                f"{source} names {name}, which is not in {folder}; the list and the images do not belong together"
+                f"{source} names {name}, which is not in {folder}; "
+                "the list and the images do not belong together"
             )
     return [record(info, folder, name) for name in names]
 
@@ -64,44 +72,66 @@ def choose_shots(
     info: ObjectInfo,
     k: int,
     *,
+    lists: Path,
+    seed: int,
     draw: int = 0,
-    seed: int = 111,
-    lists: Path = Path("dataset/fewshot_seed"),
     abnormal: bool = True,
 ) -> Shots:
-    """The K shots of draw number `draw` of the object's list, or a seeded draw if `draw` is RANDOM_DRAW.
+    """Choose K normal and K abnormal images of `valid`.
 
-    Without `abnormal` only the normal ones, of which the same are chosen.
+    Args:
+        data_path: holds `<name>_AD` folders.
+        info: the object.
+        k: K, the number of images of each label.
+        lists: holds `<name>/<K>-shot.txt`.
+        seed: of the draw, if `draw` is RANDOM_DRAW.
+        draw: number of a line of the list; RANDOM_DRAW (-1): draw by `seed` without a list.
+        abnormal: whether to choose abnormal images; the normal ones are the same without.
 
-    Raises UserError if the list, a draw or a file is missing, if the list has another K, or if there are too few
-    images to draw from.
+    Raises:
+        UserError: the list, a draw or a file is missing, the list has another K, or there are too
+            few images to draw from.
+
     """
-    valid = object_folder(data_path, info) / "valid"
-    folders = [valid / "good" / "img", valid / "Ungood" / "img"]
+    existing_folder(data_path, info.name)
+    states = list(LABELS) if abnormal else list(LABELS)[:1]  # normal first
+    folders = [image_folder(data_path, info.name, "valid", state) for state in states]
     if draw == RANDOM_DRAW:
-        generator, drawn = random.Random(seed), []
-        for folder in folders[: 1 + abnormal]:  # normals first: the order belongs to the draw
-            images = list_images(folder)
-            if len(images) < k:
-                raise UserError(
-                    f"--shot {k}: {folder} has {len(images)} images; choose at most as many"
-                )
-            drawn.append(
-                [record(info, folder, image.name) for image in generator.sample(images, k)]
+        groups = random_shots(folders, info, k, seed)
+    else:
+        groups = listed_shots(folders, info, k, lists, draw)
+    return Shots(groups[0], groups[1] if abnormal else [])
+
+
+def random_shots(folders: list[Path], info: ObjectInfo, k: int, seed: int) -> list[list[Record]]:
+    """Draw K images of each folder; the order of the folders is part of the draw. UserError."""
+    generator = random.Random(seed)
+    groups = []
+    for folder in folders:
+        images = list_images(folder)
+        if len(images) < k:
+            raise UserError(
+                f"--shot {k}: {folder} has {len(images)} images; choose at most as many"
             )
-        return Shots(drawn[0], drawn[1] if abnormal else [])
+        chosen = generator.sample(images, k)
+        groups.append([record(info, folder, image.name) for image in chosen])
+    return groups
+
+
+def listed_shots(
+    folders: list[Path], info: ObjectInfo, k: int, lists: Path, draw: int
+) -> list[list[Record]]:
+    """Return the images of each folder that a draw of the object's list names. UserError."""
     path = lists / info.name / f"{k}-shot.txt"
     if not path.is_file():
         raise UserError(
             f"no shot list {path}; get {LISTS}/{info.name}/{k}-shot.txt, "
-            f"pass --fewshot_path DIR, or draw with --iterate -1"
+            "pass --fewshot_path DIR, or draw with --iterate -1"
         )
-    names = read_list(path, draw, abnormal)
-    for group in names[: 1 + abnormal]:
-        if len(group) != k:
+    listed = read_list(path, draw, abnormal=len(folders) == len(LABELS))[: len(folders)]
+    for names in listed:
+        if len(names) != k:
             raise UserError(
-                f"{path} names {len(group)} files in draw {draw}; {k} are allowed, so mend the list"
+                f"{path} names {len(names)} files in draw {draw}; {k} are allowed, so fix the list"
             )
-    return Shots(
-        *(find(folder, info, group, path) for folder, group in zip(folders, names, strict=True))
-    )
+    return [find(folder, info, names, path) for folder, names in zip(folders, listed, strict=True)]

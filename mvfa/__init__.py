@@ -1,1 +1,1 @@
-"""What the scripts share: options, features and caches, scoring, training and evaluation, results."""
+"""What the scripts share: options, features, scoring, training and evaluation, results."""

@@ -1,87 +1,91 @@
-"""What is worked out once and kept: streams, decoded images, text features. All of it can be left out."""
+"""Stores for what is computed or decoded once: features and images. A run works without them, too.
 
-import hashlib
-import json
-import os
+Letters: n images, S image side.
+"""
+
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from CLIP.adapter import MVFA
 from dataset.items import ImageSource, Item, pack_mask, unpack_masks
-from utils import LOAD_ERRORS, write_whole
+from mvfa.distributed import World
+from mvfa.memory import available_memory
 
-SHARE = 2  # at most one in so many bytes of what is free is taken
-TEXT_FORMAT = 1  # of stored text features; a change makes the stored ones stale
-
-
-def available_memory() -> int:
-    """Bytes of host memory that a program may take: free ones, and where the system tells, those it would give up."""
-    with suppress(OSError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        if found:
-            return found[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+FREE_SHARE = 2  # a store takes at most one in so many bytes of what is free
 
 
-def installed_memory() -> int:
-    """Bytes of memory of this machine, free or not: decisions that follow it are the same in every run."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+class CacheBudget:
+    """The bytes that all loaders of a run may cache, shared among them: first come, first served.
+
+    `gigabytes` is the bound for all processes of the run together.
+    """
+
+    def __init__(self, gigabytes: float, world: World) -> None:
+        self.bytes_left = int(gigabytes * 1e9 / world.size)
+
+    def take(self, source: ImageSource, mvfa: MVFA) -> float:
+        """Take what the features of an image set need, as far as it is there; return gigabytes."""
+        visual = mvfa.visual
+        image = len(visual.positional_embedding) * visual.width * torch.float32.itemsize
+        taken = min(self.bytes_left, len(source) * image)
+        self.bytes_left -= taken
+        return taken / 1e9
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An empty tensor on the device, else in host memory, else in a file that vanishes with it, wherever half is free.
+    """Return an empty tensor where twice its size is free: on the device, in memory, or in a file.
 
-    Where nothing has the room the tensor has no rows, and nothing is kept.
+    The file vanishes with the tensor. Where nothing has the room the tensor has no rows.
     """
     size = dtype.itemsize
     for n in shape:
         size *= n
-    if device.type == "cuda" and size * SHARE <= torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and size * FREE_SHARE <= torch.cuda.mem_get_info(device)[0]:
         return torch.empty(shape, dtype=dtype, device=device)
-    if size * SHARE <= available_memory():
+    if size * FREE_SHARE <= available_memory():
         return torch.empty(shape, dtype=dtype)
-    if size * SHARE <= shutil.disk_usage(tempfile.gettempdir()).free:
-        with tempfile.NamedTemporaryFile(
-            prefix="mvfa-"
-        ) as file:  # unlinked at once; the mapping keeps the bytes
-            file.truncate(size)
+    if size * FREE_SHARE <= shutil.disk_usage(tempfile.gettempdir()).free:
+        with tempfile.NamedTemporaryFile(prefix="mvfa-") as file:
+            file.truncate(size)  # the file is unlinked at the end; the mapping keeps its bytes
             count = size // dtype.itemsize
             return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
     return torch.empty(0, *shape[1:], dtype=dtype)
 
 
-def divide(budget: int, images: int, stream: int, image: int) -> tuple[int, int]:
-    """How many streams and how many decoded images a budget holds, all sizes in bytes.
+def divide(budget: int, images: int, features: int, image: int) -> tuple[int, int]:
+    """Return how many images' features and how many decoded images a budget holds.
 
-    A stream spares more than a decoded image, and makes it superfluous; but every image is at least kept decoded
-    before the first stream is. Images of size 0 are in memory anyway.
+    `features` and `image` are the sizes of one, all sizes in bytes. Features spare more work than
+    a decoded image and make it superfluous, but every image is at least cached decoded before the
+    first features are. Images of size 0 are in memory anyway.
     """
     if image == 0:
-        return min(images, budget // stream), 0
-    streams = max(0, min(images, (budget - images * image) // max(1, stream - image)))
-    return streams, max(0, min(images - streams, (budget - streams * stream) // image))
+        return min(images, budget // features), 0
+    spare = budget - images * image
+    with_features = max(0, min(images, spare // max(1, features - image)))
+    decoded = (budget - with_features * features) // image
+    return with_features, max(0, min(images - with_features, decoded))
 
 
 class DecodedImages:
-    """An image set whose images from number `first` on are decoded once, as far as `capacity` goes.
+    """An image set whose images from number `first` on are decoded once, up to `capacity` images.
 
-    The store is shared, so processes that decode fill it for one another. A source that holds its images in memory
-    anyway needs none of this.
+    The store is shared memory, so processes that decode fill it for one another.
     """
 
     def __init__(self, source: ImageSource, first: int, capacity: int) -> None:
-        self.source, self.first, self.side = source, first, source.side
-        self.labels, self.masked, self.nouns = source.labels, source.masked, source.nouns
-        self.images = torch.empty(
-            capacity, 3, self.side, self.side, dtype=torch.uint8
-        ).share_memory_()
-        self.masks = torch.empty(capacity, self.side, self.side, dtype=torch.bool).share_memory_()
+        side = source.side
+        self.source = source
+        self.first = first
+        self.side = side
+        self.labels = source.labels
+        self.masked = source.masked
+        self.nouns = source.nouns
+        self.images = torch.empty(capacity, 3, side, side, dtype=torch.uint8).share_memory_()
+        self.masks = torch.empty(capacity, side, side, dtype=torch.bool).share_memory_()
         self.done = torch.zeros(capacity, dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -89,36 +93,12 @@ class DecodedImages:
 
     def __getitem__(self, index: int) -> Item:
         row = index - self.first
-        if 0 <= row < len(self.done) and self.done[row]:
+        stored = 0 <= row < len(self.done)
+        if stored and self.done[row]:
             return Item(self.images[row], pack_mask(self.masks[row]), index)
         item = self.source[index]
-        if 0 <= row < len(self.done):
+        if stored:
             self.images[row] = item.image
             self.masks[row] = unpack_masks([item.mask], self.side)[0]
             self.done[row] = True
         return item
-
-
-def text_key(weights: str, **settings: object) -> str:
-    """The name of stored text features: whatever they depend on, hashed."""
-    content = json.dumps({"format": TEXT_FORMAT, "weights": weights, **settings}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def stored_text(
-    folder: Path | None, key: str, embed_dim: int, make: Callable[[], Tensor]
-) -> Tensor:
-    """Text features [E, 2] stored under a key, else `make()`, which is stored. A broken entry is made again."""
-    if folder is None:
-        return make()
-    path = folder / f"{key}.pt"
-    with suppress(*LOAD_ERRORS):  # missing or broken: made again
-        found = torch.load(path, weights_only=True)
-        if found.shape == (embed_dim, 2) and torch.allclose(
-            found.norm(dim=0), torch.ones(2), atol=1e-4
-        ):
-            return found
-    features = make().cpu()
-    with suppress(OSError):  # a folder that cannot be written only costs time
-        write_whole(path, lambda partial: torch.save(features, partial))
-    return features

@@ -1,7 +1,6 @@
-"""Save and load adapters: files that are whole or absent and that describe themselves (SPEC section 3)."""
+"""Save and load adapters: files that are whole or absent, and that describe themselves (SPEC 3)."""
 
 import io
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,59 +9,88 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from CLIP.adapter import BRANCHES, MVFA
+from CLIP.adapter import HEADS, MVFA
+from CLIP.hashing import file_hash
 from CLIP.weights import check_state
+from dataset.shots import Shots
 from errors import UserError
-from utils import LOAD_ERRORS, write_whole
+from mvfa.console import note
+from mvfa.distributed import World
+from mvfa.evaluation import Evaluation
+from mvfa.options import FEW, Options
+from mvfa.recipe import SCORING_FIELDS
+from mvfa.versions import commit, versions
+from utils import LOAD_ERRORS, writable, write_whole
 
 FORMAT = 1
-KEYS = tuple(f"{branch}_adapters" for branch in BRANCHES)
+KEYS = tuple(f"{head}_adapters" for head in HEADS)
+
+Adapters = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Adapter matrices by branch, and what the file says of itself: nothing for the authors' own files."""
+    """Adapter matrices by head, and the file's description of itself; the authors' have none."""
 
-    adapters: dict[str, dict[str, Tensor]]
+    adapters: Adapters
     about: dict[str, Any]
     path: Path
 
 
-def commit() -> str | None:
-    """The commit of the working tree that this program runs from, None where that is not known."""
-    folder = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
+def adapter_state(model: MVFA) -> dict[str, dict[str, Tensor]]:
+    """Return copies of the adapter matrices by head, on the CPU."""
+    state = {}
+    for head, key in zip(HEADS, KEYS, strict=True):
+        matrices = model.adapters(head).state_dict()
+        state[key] = {name: value.detach().cpu().clone() for name, value in matrices.items()}
+    return state
 
 
-def adapter_state(mvfa: MVFA) -> dict[str, dict[str, Tensor]]:
-    """Copies of the adapter matrices by branch, on the CPU."""
-    copy = {
-        b: {k: v.detach().cpu().clone() for k, v in mvfa.adapters(b).state_dict().items()}
-        for b in BRANCHES
-    }
-    return {f"{branch}_adapters": state for branch, state in copy.items()}
+def restore(model: MVFA, adapters: Adapters) -> None:
+    """Put matrices that `adapter_state` returned back into their model."""
+    for head, key in zip(HEADS, KEYS, strict=True):
+        model.adapters(head).load_state_dict(dict(adapters[key]))
 
 
-def save(
-    path: Path, adapters: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any]
-) -> None:
-    """Write a checkpoint: the two keys of the authors' files and `about`, which says what the adapters are for."""
-    content, data = (
-        {**adapters, "about": {"format": FORMAT, "commit": commit(), **about}},
-        io.BytesIO(),
-    )
+def save(path: Path, adapters: Adapters, about: Mapping[str, Any]) -> None:
+    """Write a checkpoint: the two keys of the authors' files, and `about`, its description."""
+    content = {**adapters, "about": {"format": FORMAT, "commit": commit(), **about}}
+    data = io.BytesIO()
     torch.save(content, data)  # saved straight to a file, it would hold the temporary file's name
     write_whole(path, lambda partial: partial.write_bytes(data.getbuffer()))
 
 
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint, own or the authors'. Raises UserError if it is missing or another file."""
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}; train it first, or name another file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except LOAD_ERRORS as error:
+        remedy = "train it again or copy it again"
+        raise UserError(f"{path} is not a readable checkpoint; {remedy}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in KEYS):
+        raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
+    return Checkpoint({key: content[key] for key in KEYS}, content.get("about", {}), path)
+
+
+def apply(model: MVFA, checkpoint: Checkpoint) -> None:
+    """Put the matrices of a checkpoint into a model. Raises UserError unless all of them fit."""
+    for head, key in zip(HEADS, KEYS, strict=True):
+        expected = model.adapters(head).state_dict()
+        name = f"the {head} adapters of {checkpoint.path}"
+        check_state(checkpoint.adapters[key], expected, name)
+    restore(model, checkpoint.adapters)
+
+
+def initialise(model: MVFA, path: Path | None) -> None:
+    """Start from the adapters of a checkpoint, of --init, if there is one. Raises UserError."""
+    if path is not None:
+        apply(model, load(path))
+
+
 def check_replaceable(path: Path) -> None:
-    """Raise UserError if there is a file that this program did not write, such as the authors' adapters."""
+    """Raise UserError if a file that this program did not write would be replaced."""
     if not path.exists():
         return
     try:
@@ -71,27 +99,28 @@ def check_replaceable(path: Path) -> None:
         own = False
     if not own:
         raise UserError(
-            f"{path} was not written by this program and would be lost; move it, or pass another --save_path DIR"
+            f"{path} was not written by this program and would be lost; move it, or pass another "
+            f"--save_path DIR"
         )
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, own or the authors'. UserError if the file is missing or something else."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint {path}; train it first, or name another file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except LOAD_ERRORS as error:
-        raise UserError(
-            f"{path} is not a readable checkpoint; train it again or copy it again"
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in KEYS):
-        raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
-    return Checkpoint({key: content[key] for key in KEYS}, content.get("about", {}), path)
+def description(options: Options, weights: Path) -> dict[str, Any]:
+    """Return what a checkpoint must agree with to be used by a run."""
+    about: dict[str, Any] = {"setting": options.adapters_setting, "object": options.obj}
+    if options.adapters_setting == FEW:
+        about["shot"] = options.shot
+    recipe = options.recipe.as_dict()
+    about["features_list"] = list(options.features_list)
+    about["weights"] = file_hash(weights)
+    about["recipe"] = {name: recipe[name] for name in SCORING_FIELDS}
+    return about
 
 
-def check_about(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
-    """Raise UserError if a checkpoint says that it is for something else. The authors' files say nothing."""
+def check_description(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
+    """Raise UserError if a checkpoint says that it is for something else.
+
+    The authors' files say nothing.
+    """
     for key, allowed in expected.items():
         got = checkpoint.about.get(key, allowed)
         if got != allowed:
@@ -101,18 +130,73 @@ def check_about(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
             )
 
 
-def restore(mvfa: MVFA, adapters: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Put matrices that `adapter_state` gave back into their model."""
-    for branch, key in zip(BRANCHES, KEYS, strict=True):
-        mvfa.adapters(branch).load_state_dict(dict(adapters[key]))
+def find_adapters(options: Options, world: World) -> Path:
+    """Return the file of the adapters to test: --ckpt, or the first that exists of three names.
+
+    These are the run's own checkpoint and, in few-shot, <obj>.pth, as the authors name theirs, and
+    <obj>_<K>.pth, as the reproducibility study does. Says which one is taken if there are several.
+    """
+    if options.ckpt is not None:
+        return options.ckpt
+    names = [options.checkpoint.name]
+    if options.adapters_setting == FEW:
+        names += [f"{options.obj}.pth", f"{options.obj}_{options.shot}.pth"]
+    existing = [options.save_path / name for name in names if (options.save_path / name).is_file()]
+    if len(existing) > 1:
+        others = ", ".join(map(str, existing[1:]))
+        remedy = "pass --ckpt FILE to choose"
+        note(f"adapters of {existing[0]}; not taken: {others} ({remedy})", world)
+    return existing[0] if existing else options.checkpoint
 
 
-def apply(mvfa: MVFA, checkpoint: Checkpoint) -> None:
-    """Put the matrices of a checkpoint into a model. UserError unless every name and shape fits."""
-    for branch, key in zip(BRANCHES, KEYS, strict=True):
-        check_state(
-            checkpoint.adapters[key],
-            mvfa.adapters(branch).state_dict(),
-            f"the {branch} adapters of {checkpoint.path}",
-        )
-    restore(mvfa, checkpoint.adapters)
+def load_adapters(
+    options: Options, model: MVFA, weights: Path, world: World, shots: Shots | None = None
+) -> Path:
+    """Load the adapters to test into a model; return their file.
+
+    Unless --ckpt names it, a checkpoint of another object, recipe, backbone or (with `shots`) of
+    other shots is refused. Raises UserError.
+    """
+    path = find_adapters(options, world)
+    checkpoint = load(path)
+    if options.ckpt is None:
+        expected = description(options, weights)
+        if shots is not None and options.adapters_setting == FEW:
+            expected["shots"] = shots.names()
+        check_description(checkpoint, expected)
+    apply(model, checkpoint)
+    return path
+
+
+class Keeper:
+    """The adapters that the checkpoint selection keeps: in memory and, at the first rank, saved.
+
+    `evaluation` is the test of these adapters, None as long as they have not been tested.
+    """
+
+    def __init__(
+        self, model: MVFA, options: Options, weights: Path, world: World, shots: Shots | None = None
+    ) -> None:
+        """Raise UserError if the checkpoint could not be saved or would replace another's file."""
+        self.model = model
+        self.path = options.checkpoint if options.save_model else None
+        if self.path is not None:
+            writable(options.save_path, "--save_path")
+            check_replaceable(self.path)
+        self.saves = self.path is not None and world.first
+        self.about = description(options, weights)
+        self.about |= {"seed": options.seed, "versions": versions()}
+        self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}
+        self.adapters: dict[str, dict[str, Tensor]] = {}
+        self.evaluation: Evaluation | None = None
+
+    def keep(self, epoch: float, evaluation: Evaluation | None = None) -> None:
+        """Keep the model's adapters as they are after `epoch` epochs, and save them."""
+        self.adapters = adapter_state(self.model)
+        self.evaluation = evaluation
+        if self.saves and self.path is not None:
+            save(self.path, self.adapters, self.about | {"epoch": epoch})
+
+    def restore(self) -> None:
+        """Put the kept adapters back into the model."""
+        restore(self.model, self.adapters)

@@ -1,4 +1,4 @@
-"""How a script starts and how it ends. Needs no torch: mistakes in the flags, and help, come at once."""
+"""How a script starts and ends. No torch: mistakes in the flags, and help, come at once."""
 
 import signal
 import sys
@@ -10,41 +10,51 @@ from CLIP.weight_files import weight_path
 from errors import LostProcessError, UserError
 from mvfa.options import Options, parse
 
-INTERRUPTED = 130  # exit status after Ctrl-C, by convention
+USER_ERROR = 2  # exit status
+LOST_PROCESS = 1
+INTERRUPTED = 130  # after Ctrl-C, by convention
 
 
 def start(script: str, argv: Sequence[str] | None = None) -> Options:
-    """The options of a script, whose weight file is hashed from now on, while the script imports what is slow to come.
+    """Return the options of a script, and start hashing its weight file in the background.
 
-    UserError for what cannot work, and if there is no such file.
+    The script meanwhile imports what is slow. Raises UserError for flags that cannot work, and if
+    there is no such file.
     """
     options = parse(script, argv)
     hash_ahead(weight_path(options.model_name, options.clip_path))
     return options
 
 
-def command(main: Callable[[], Any]) -> None:
-    """Run a script's main: a user's mistake is one line and exit status 2, Ctrl-C exit status 130.
+def check_flags(script: str) -> None:
+    """End the process at once for help or a mistake in the flags of a script that was started.
 
-    The loss of another process of the run is told in one line, too, with exit status 1.
+    A script calls this before its slow imports. The weight file is hashed meanwhile.
     """
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # torchrun ends the others so when one has failed
+    command(lambda: start(script))
+
+
+def command(main: Callable[[], Any]) -> None:
+    """Run a script's main and end the process.
+
+    A user's mistake is one line and exit status 2, the loss of another process of the run one line
+    and exit status 1, Ctrl-C exit status 130.
+    """
+    # torchrun ends the other processes like this when one has failed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
-        from mvfa.distributed import leave  # slow to import, and by now imported
+        if "torch" in sys.modules:
+            from mvfa.distributed import leave
 
-        leave()
+            leave()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USER_ERROR)
     except LostProcessError as error:
-        print(
-            f"error: another process was lost ({error}); files written so far are whole",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        remark = "files written so far are whole"
+        print(f"error: another process was lost ({error}); {remark}", file=sys.stderr)
+        sys.exit(LOST_PROCESS)
     except KeyboardInterrupt:
         print("\nstopped; files written so far are whole", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,6 +1,6 @@
-"""Everything that is measured of a scored test set beside AUROC, for each branch: text, memory, both.
+"""Every metric of a scored test set beside AUROC, for each branch: text, memory, both.
 
-Letters: n images, B of a block, S image side.
+Letters: n images, B images of a block, S image side.
 """
 
 from typing import Any
@@ -12,70 +12,69 @@ from torch import Tensor
 
 from mvfa.engine import Predictions
 from mvfa.evaluation import Evaluation, Maps
-from mvfa.features import FeatureLoader
-from mvfa.histograms import Histogram, StreamingHistogram, count
+from mvfa.histograms import Histogram, StreamingHistogram, exact_histogram
+from mvfa.memory import large_blocks_returned
 from mvfa.metrics import aupro, auroc, average_precision, best_f1, f1_at, rates
-from utils import large_blocks_returned
 
 BRANCHES = ("text", "memory", "both")
+CURVES = ("roc", "pr")
 POINTS = 200  # of a stored curve
-INTERVAL = (0.025, 0.975)  # quantiles of resampled figures
+INTERVAL = (0.025, 0.975)  # quantiles of resampled metrics
 
 
-def curves(counts: Histogram) -> dict[str, list[list[float]]]:
-    """ROC as [false positive rate, true positive rate] and precision-recall as [recall, precision].
+def curves(histogram: Histogram) -> dict[str, list[list[float]]]:
+    """Return ROC as [false, true positive rate] and precision-recall as [recall, precision].
 
     POINTS points at most, evenly spaced along the ROC curve.
     """
-    true, false = rates(counts)
+    true, false = rates(histogram)
     seen = true + false > 0
-    tpr, fpr = (true / true[-1])[seen], (false / false[-1])[seen]
+    tpr = (true / true[-1])[seen]
+    fpr = (false / false[-1])[seen]
     precision = (true / (true + false))[seen]
     along = tpr + fpr
     even = torch.linspace(float(along[0]), 2, POINTS, dtype=along.dtype, device=along.device)
-    keep = torch.searchsorted(along, even).clamp_max(len(along) - 1).unique()
+    chosen = torch.searchsorted(along, even).clamp_max(len(along) - 1).unique()
 
-    def pairs(x: Tensor, y: Tensor) -> list[list[float]]:
-        return [
-            [round(a, 6), round(b, 6)]
-            for a, b in zip(x[keep].tolist(), y[keep].tolist(), strict=True)
-        ]
+    def points(x: Tensor, y: Tensor) -> list[list[float]]:
+        pairs = zip(x[chosen].tolist(), y[chosen].tolist(), strict=True)
+        return [[round(a, 6), round(b, 6)] for a, b in pairs]
 
-    return {"roc": [[0.0, 0.0], *pairs(fpr, tpr)], "pr": pairs(tpr, precision)}
+    return {"roc": [[0.0, 0.0], *points(fpr, tpr)], "pr": points(tpr, precision)}
 
 
 def bootstrap(scores: Tensor, labels: Tensor, resamples: int, seed: int) -> dict[str, list[float]]:
-    """95 % intervals of AUROC and average precision of one run: scores [n], labels [n] bool.
+    """Return 95 % intervals of AUROC and average precision of one run.
 
-    Images are drawn again with replacement, normal and abnormal ones apart. This is the spread over test images, not
-    over trainings.
+    scores [n], labels [n] bool. Images are resampled with replacement, normal and abnormal ones
+    apart. This is the spread over test images, not over trainings.
     """
     generator = torch.Generator().manual_seed(seed)
     groups = [(labels == state).nonzero().squeeze(1) for state in (False, True)]
-    found = []
+    metrics = []
     for _ in range(resamples):
-        drawn = torch.cat(
-            [g[torch.randint(len(g), (len(g),), generator=generator)] for g in groups]
-        )
-        counts = count(scores[drawn], labels[drawn])
-        found.append((auroc(counts)[0], average_precision(counts)))
-    low, high = np.quantile(np.array(found), INTERVAL, axis=0)
+        drawn = [g[torch.randint(len(g), (len(g),), generator=generator)] for g in groups]
+        rows = torch.cat(drawn)
+        histogram = exact_histogram(scores[rows], labels[rows])
+        metrics.append((auroc(histogram)[0], average_precision(histogram)))
+    low, high = np.quantile(np.array(metrics), INTERVAL, axis=0)
     names = ("auroc", "average_precision")
     return {name: [float(low[i]), float(high[i])] for i, name in enumerate(names)}
 
 
 def image_details(scores: Tensor, labels: Tensor, threshold: float | None) -> dict[str, Any]:
-    """Metrics of one score an image: scores [n] in [0, 1], labels [n] bool. A score at the threshold is abnormal.
+    """Return metrics of one score an image: scores [n] in [0, 1], labels [n] bool.
 
-    Without a threshold it is the one with the best F1 on these very images: an oracle.
+    Scores at or above the threshold count as abnormal. Without a threshold it is the one with the
+    best F1 on these very images: an oracle.
     """
     from sklearn.metrics import (  # slow to import, and needed once a test
         average_precision_score,
         roc_auc_score,
     )
 
-    counts = count(scores, labels)
-    highest, best = best_f1(counts)
+    histogram = exact_histogram(scores, labels)
+    highest, best = best_f1(histogram)
     chosen = scores >= (best if threshold is None else threshold)
     return {
         "auroc": float(roc_auc_score(labels.numpy(), scores.numpy())),
@@ -84,82 +83,106 @@ def image_details(scores: Tensor, labels: Tensor, threshold: float | None) -> di
         "threshold": best if threshold is None else threshold,
         "sensitivity": float(chosen[labels].double().mean()),
         "specificity": float((~chosen[~labels]).double().mean()),
-        **curves(counts),
+        **curves(histogram),
     }
 
 
-def region_shares(masks: Tensor) -> Tensor:
-    """For every foreground pixel of masks [B, S, S] bool, in order, 1 / the size of its connected region.
+def region_weights(masks: Tensor) -> Tensor:
+    """Return, for every foreground pixel of masks [B, S, S] bool in order, 1 / its region's size.
 
-    Pixels that touch at a corner are connected.
+    A region is a connected one; pixels that touch at a corner are connected.
     """
-    shares = []
+    weights = []
     for mask in masks.numpy():
         _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-        shares.append(1.0 / stats[:, cv2.CC_STAT_AREA][regions[mask]])
-    return torch.from_numpy(np.concatenate(shares))
+        weights.append(1.0 / stats[:, cv2.CC_STAT_AREA][regions[mask]])
+    return torch.from_numpy(np.concatenate(weights))
 
 
-def pixel_details(counts: Histogram, threshold: float | None) -> dict[str, Any]:
-    """Metrics of pixels. Without a threshold, Dice is the best that any threshold gives on these very images."""
-    highest, best = best_f1(counts)
+def pixel_details(histogram: Histogram, threshold: float | None) -> dict[str, Any]:
+    """Return metrics of pixels.
+
+    Without a threshold, Dice is the best that any threshold gives on these very images.
+    """
+    highest, best = best_f1(histogram)
     return {
-        "auroc": auroc(counts)[0],
-        "average_precision": average_precision(counts),
-        "aupro": aupro(counts),
-        "dice": highest if threshold is None else f1_at(counts, threshold),
+        "auroc": auroc(histogram)[0],
+        "average_precision": average_precision(histogram),
+        "aupro": aupro(histogram),
+        "dice": highest if threshold is None else f1_at(histogram, threshold),
         "threshold": best if threshold is None else threshold,
-        **curves(counts),
+        **curves(histogram),
     }
 
 
-def pixels(found: Predictions, streams: FeatureLoader, threshold: float | None) -> dict[str, Any]:
-    """Metrics of the pixels of a test set with masks, by branch; without a memory branch both is text."""
-    maps, used = (
-        Maps(found, streams.source.side),
-        BRANCHES if found.distance is not None else BRANCHES[:1],
-    )
-    counters = {branch: StreamingHistogram() for branch in used}
-    for block, values in maps:
-        masks = streams.masks(range(len(streams))[block])
-        shares = region_shares(masks)
-        named = dict(zip(BRANCHES, values, strict=True))
-        for branch, counter in counters.items():
-            scores = named[branch]
+def measure_pixels(predictions: Predictions, threshold: float | None) -> dict[str, Any]:
+    """Return metrics of the pixels of a test set with masks, by branch.
+
+    Without a memory branch, "both" is "text".
+    """
+    used = BRANCHES if predictions.distance is not None else BRANCHES[:1]
+    histograms = {branch: StreamingHistogram() for branch in used}
+    for block, maps in Maps(predictions):
+        masks = predictions.block_masks(block)
+        weights = region_weights(masks)
+        by_branch = dict(zip(BRANCHES, maps, strict=True))
+        for branch, histogram in histograms.items():
+            scores = by_branch[branch]
             assert scores is not None
-            counter.update(scores, masks.to(scores.device), shares.to(scores.device))
-    measured = {
-        branch: pixel_details(counter.counts(), threshold) for branch, counter in counters.items()
-    }
-    return {
-        "text": measured["text"],
-        "memory": measured.get("memory"),
-        "both": measured.get("both", measured["text"]),
-    }
+            histogram.update(scores, masks.to(scores.device), weights.to(scores.device))
+    details: dict[str, Any] = dict.fromkeys(BRANCHES)
+    for branch, histogram in histograms.items():
+        details[branch] = pixel_details(histogram.histogram(), threshold)
+    details["both"] = details["both"] or details["text"]
+    return details
 
 
 @large_blocks_returned()
 def measure(
     evaluation: Evaluation,
-    found: Predictions,
-    streams: FeatureLoader,
+    predictions: Predictions,
     *,
     threshold: float | None = None,
     resamples: int = 1_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All metrics of a scored test set, by images and (with masks) by pixels, each for text, memory and both."""
-    labels = streams.source.labels.bool()
+    """Return all metrics of a scored test set, by images and (with masks) by pixels.
 
-    def images(scores: Tensor) -> dict[str, Any]:
+    Each is there for the branches text, memory and both; memory is None in zero-shot.
+    """
+    labels = predictions.labels.bool()
+
+    def of_images(scores: Tensor) -> dict[str, Any]:
         interval = bootstrap(scores, labels, resamples, seed) if resamples else None
         return image_details(scores, labels, threshold) | {"interval": interval}
 
-    text, memory = images(evaluation.text_scores), None
-    both = text
+    images: dict[str, Any] = {"text": of_images(evaluation.text_scores), "memory": None}
+    images["both"] = images["text"]
     if evaluation.memory_scores is not None:
-        memory, both = images(evaluation.memory_scores), images(evaluation.scores)
+        images["memory"] = of_images(evaluation.memory_scores)
+        images["both"] = of_images(evaluation.scores)
+    with_masks = predictions.masks is not None
     return {
-        "image": {"text": text, "memory": memory, "both": both},
-        "pixel": pixels(found, streams, threshold) if found.masks else None,
+        "image": images,
+        "pixel": measure_pixels(predictions, threshold) if with_masks else None,
     }
+
+
+def without_curves(details: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split what `measure` returns into metrics and curves, both by granularity and branch."""
+    metrics: dict[str, Any] = {}
+    split: dict[str, Any] = {}
+    for granularity, branches in details.items():
+        metrics[granularity] = None
+        split[granularity] = None
+        if branches is None:
+            continue
+        metrics[granularity] = dict.fromkeys(branches)
+        split[granularity] = dict.fromkeys(branches)
+        for branch, values in branches.items():
+            if values is not None:
+                metrics[granularity][branch] = {
+                    name: value for name, value in values.items() if name not in CURVES
+                }
+                split[granularity][branch] = {name: values[name] for name in CURVES}
+    return metrics, split

@@ -1,6 +1,7 @@
-"""More than one process: `torchrun --nproc_per_node N script.py ...`. One process is a world of size 1.
+"""Several processes: `torchrun --nproc_per_node N script.py ...`. One process is a world of size 1.
 
-Images are shared out, patch values come together at the first rank, gradients are summed over ranks.
+Images are shared among the ranks, patch values are gathered at the first rank, gradients are summed
+over ranks.
 """
 
 import os
@@ -20,8 +21,8 @@ TIMEOUT = timedelta(minutes=30)  # the first rank evaluates while the others wai
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Around a collective call: raises LostProcessError if another process does not answer any more."""
+def collective() -> Iterator[None]:
+    """Raise LostProcessError if another process no longer answers a collective call within."""
     try:
         yield
     except RuntimeError as error:
@@ -30,7 +31,7 @@ def together() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class World:
-    """Place of this process among those of a run."""
+    """Rank of this process among the `size` processes of a run."""
 
     rank: int = 0
     size: int = 1
@@ -41,34 +42,38 @@ class World:
         return self.rank == 0
 
     def share(self, order: Sequence[int], batch_size: int) -> list[tuple[list[int], int]]:
-        """The images of this rank in each step (`batch_size` or fewer), and how many the step has on all ranks."""
-        whole, here = self.size * batch_size, self.rank * batch_size
-        steps = [order[i : i + whole] for i in range(0, len(order), whole)]
-        return [(list(step[here : here + batch_size]), len(step)) for step in steps]
+        """Return this rank's images of each step (at most `batch_size`), and the step's total."""
+        step_size = self.size * batch_size
+        first = self.rank * batch_size
+        steps = [order[i : i + step_size] for i in range(0, len(order), step_size)]
+        return [(list(step[first : first + batch_size]), len(step)) for step in steps]
 
     def collect(self, value: Any) -> list[Any] | None:
-        """Every rank's value at the first rank, in rank order; None elsewhere. Tensors must be on the CPU."""
+        """Return every rank's value in rank order at the first rank, None at the others.
+
+        Tensors must be on the CPU.
+        """
         if self.size == 1:
             return [value]
-        found = [None] * self.size if self.first else None
-        with together():
-            dist.gather_object(value, found)
-        return found
+        values = [None] * self.size if self.first else None
+        with collective():
+            dist.gather_object(value, values)
+        return values
 
     def everyone(self, value: Any) -> list[Any]:
-        """Every rank's value on every rank, in rank order. Tensors must be on the CPU."""
+        """Return every rank's value in rank order, on every rank. Tensors must be on the CPU."""
         if self.size == 1:
             return [value]
-        found = [None] * self.size
-        with together():
-            dist.all_gather_object(found, value)
-        return found
+        values = [None] * self.size
+        with collective():
+            dist.all_gather_object(values, value)
+        return values
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives at the first rank, on every rank."""
+        """Return on every rank what `make` returns at the first one, where alone it runs."""
         value = [make() if self.first else None]
         if self.size > 1:
-            with together():
+            with collective():
                 dist.broadcast_object_list(value)
         return value[0]
 
@@ -79,37 +84,38 @@ class World:
         owners = list(parameters)
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in owners]
         flat = torch.cat([grad.flatten() for grad in grads])
-        with together():
+        with collective():
             dist.all_reduce(flat)
-        for owner, part in zip(owners, flat.split([p.numel() for p in owners]), strict=True):
+        parts = flat.split([p.numel() for p in owners])
+        for owner, part in zip(owners, parts, strict=True):
             owner.grad = part.view_as(owner)
 
     def total(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """Sums over ranks."""
+        """Return sums over ranks."""
         if self.size == 1:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64, device=device)
-        with together():
+        with collective():
             dist.all_reduce(summed)
         return summed.tolist()
 
 
 def join() -> World:
-    """Join the processes that torchrun started, if it started any. UserError if they cannot be joined."""
+    """Join the processes that torchrun started, if any. Raises UserError if that fails."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
     if not dist.is_initialized():
+        cuda = torch.cuda.is_available()
         try:
-            if torch.cuda.is_available():
+            if cuda:
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT
-            )
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
-            raise UserError(
+            message = (
                 f"the {size} processes could not be joined ({error}); start them with torchrun"
-            ) from error
+            )
+            raise UserError(message) from error
     return World(dist.get_rank(), dist.get_world_size())
 
 

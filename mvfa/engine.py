@@ -1,34 +1,38 @@
-"""The loops of MVFA: train an epoch, fill the memory, predict (SPEC section 4). Prints nothing.
+"""The loops of MVFA: train an epoch, build the memory bank, predict (SPEC section 4).
 
-Letters: n images of a set, B of a batch, L levels, N patches, S image side.
+Letters: n images of a set, B images of a batch, L levels, N patches, D vision width, E text width,
+S image side, M rows of the memory bank.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from CLIP.adapter import BRANCHES, MVFA
+from CLIP.adapter import HEADS, MVFA
+from dataset.items import unpack_masks
 from errors import UserError
 from loss import Objective
 from mvfa import scoring
+from mvfa.console import progress
 from mvfa.features import Batch, FeatureLoader
 
 ADAM_BETAS = (0.5, 0.999)
 LOSS_SCALE = 2.0**12  # at the start, where the backbone is float16
 
-VALUES = ("logits", "distance", "text_scores", "memory_scores")  # the tensors of Predictions
+PATCH_VALUES = ("logits", "distance", "text_scores", "memory_scores")  # tensors of Predictions
 
-Report = Callable[[float], None]
+Report = Callable[[float], object]
 
 
 class Trainer:
-    """Two Adam optimisers, seg and det, over the adapters of one model.
+    """Two Adam optimizers, seg and det, over the adapters of one model.
 
-    `scaled`: the loss is scaled up before the backward pass and gradients down after it, since those of a float16
-    backbone would vanish; a step whose gradients overflow is left out, and the scale falls.
+    `objective` is the loss, `rate` Adam's learning rate, `precision` the backbone's. With "fp16"
+    the loss is scaled up before the backward pass and gradients down after it, since small
+    gradients would vanish; a step whose gradients overflow is left out, and the scale is reduced.
     """
 
     def __init__(
@@ -36,221 +40,271 @@ class Trainer:
         mvfa: MVFA,
         objective: Objective,
         rate: float,
+        precision: str = "fp32",
         betas: tuple[float, float] = ADAM_BETAS,
-        *,
-        scaled: bool = False,
     ) -> None:
-        self.mvfa, self.objective = mvfa, objective
+        self.mvfa = mvfa
+        self.objective = objective
         device = mvfa.visual.class_embedding.device
-        self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=scaled)
-        self.scaler.scale(
-            torch.zeros((), device=device)
-        )  # makes its scale, for a rank whose first step has no image
-        self.optimisers = {
-            b: torch.optim.Adam(mvfa.adapters(b).parameters(), lr=rate, betas=betas, fused=True)
-            for b in BRANCHES
+        self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=precision == "fp16")
+        # creates the scale, for a rank whose first step has no image
+        self.scaler.scale(torch.zeros((), device=device))
+        self.optimizers = {
+            head: torch.optim.Adam(
+                mvfa.adapters(head).parameters(), lr=rate, betas=betas, fused=True
+            )
+            for head in HEADS
         }
 
-    def loss(self, stream: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
-        """Loss of each image [B], from streams [B, 1 + N, D], labels [B], text [B, E, 2], masks [B, S, S] or None."""
-        features = self.mvfa(stream, BRANCHES if masks is not None else ("det",))
-        loss = self.objective.det(scoring.text_logits(features.det, text), labels)
+    def loss(self, features: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
+        """Return the loss of each image [B].
+
+        features [B, 1 + N, D], labels [B], text [B, E, 2]; masks [B, S, S], or None for objects
+        without masks, which have no seg loss.
+        """
+        tokens = self.mvfa(features, HEADS if masks is not None else ("det",))
+        loss = self.objective.det(scoring.text_logits(tokens.det, text), labels)
         if masks is not None:
-            loss = loss + self.objective.seg(scoring.text_logits(features.seg, text), masks)
+            loss = loss + self.objective.seg(scoring.text_logits(tokens.seg, text), masks)
         return loss
 
-    def step(self, batch: Batch, streams: FeatureLoader, text: Mapping[str, Tensor]) -> float:
-        """One step of both optimisers on the mean loss of a step's images; returns this rank's part of it.
+    def backward(self, batch: Batch, loader: FeatureLoader, text: Mapping[str, Tensor]) -> float:
+        """Add up gradients of the mean loss of a step's images; return this rank's part of it.
 
-        Images of objects without masks come first: what the seg adapters receive from them is discarded. Gradients are
-        summed over ranks. Raises UserError if the loss is not finite.
+        Images of objects without masks come first: what the seg adapters receive from them is
+        discarded.
         """
-        source, world, total = streams.source, streams.world, 0.0
+        source = loader.source
         masked = source.masked[batch.members]
+        total = 0.0
         for has_masks in (False, True):
             rows = (masked == has_masks).nonzero().squeeze(1)
             if not len(rows):
                 continue
             index = batch.members[rows]
-            self.optimisers["seg"].zero_grad()
-            masks = streams.masks(index.tolist()).to(streams.device) if has_masks else None
+            self.optimizers["seg"].zero_grad()
+            masks = loader.masks(index.tolist()).to(loader.device) if has_masks else None
             sentences = torch.stack([text[source.nouns[i]] for i in index.tolist()])
-            stream = batch.stream[rows.to(streams.device)]
-            losses = self.loss(stream, source.labels[index].to(streams.device), masks, sentences)
+            features = batch.features[rows.to(loader.device)]
+            losses = self.loss(features, source.labels[index].to(loader.device), masks, sentences)
             loss = losses.sum() / batch.total
             self.scaler.scale(loss).backward()
             total += loss.item()
-        if not math.isfinite(total):
-            raise UserError(
-                f"the loss became {total}; lower --learning_rate or use --precision fp32"
-            )
         if not masked.any():
-            self.optimisers["seg"].zero_grad()
-        (any_masked,) = world.total([float(masked.sum())], streams.device)
-        for branch in BRANCHES if any_masked else ("det",):
-            world.sum_gradients(self.mvfa.adapters(branch).parameters())
-            self.scaler.unscale_(self.optimisers[branch])
-            self.scaler.step(self.optimisers[branch])
+            self.optimizers["seg"].zero_grad()
+        return total
+
+    def step(self, batch: Batch, loader: FeatureLoader, text: Mapping[str, Tensor]) -> float:
+        """Make one step of both optimizers; return this rank's part of the step's mean loss.
+
+        `text` holds the text features [E, 2] of every noun. Gradients are summed over ranks. Raises
+        UserError if the loss is not finite.
+        """
+        total = self.backward(batch, loader, text)
+        if not math.isfinite(total):
+            remedy = "lower --learning_rate or use --precision fp32"
+            raise UserError(f"the loss became {total}; {remedy}")
+        masked = float(loader.source.masked[batch.members].sum())
+        (any_masked,) = loader.world.total([masked], loader.device)
+        for head in HEADS if any_masked else ("det",):
+            loader.world.sum_gradients(self.mvfa.adapters(head).parameters())
+            self.scaler.unscale_(self.optimizers[head])
+            self.scaler.step(self.optimizers[head])
         self.scaler.update()
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
         return total
 
 
 def train(
     trainer: Trainer,
-    streams: FeatureLoader,
+    loader: FeatureLoader,
     text: Mapping[str, Tensor],
     order: Sequence[int],
+    *,
+    description: str = "train",
     report: Report | None = None,
 ) -> float:
-    """Train on the images of `order`, a batch a step; returns the mean loss of an image. `report` gets every loss."""
+    """Train on the images of `order`, a batch a step; return the mean loss of an image.
+
+    `text` holds the text features [E, 2] of every noun; `description` names the progress bar;
+    `report` gets the loss of every step.
+    """
     total = 0.0
-    for batch in streams.batches(order):
-        loss = trainer.step(batch, streams, text)
-        total += loss * batch.total
-        if report is not None:
-            report(loss)
-    (summed,) = streams.world.total([total], streams.device)
+    steps = -(-len(order) // (loader.batch_size * loader.world.size))
+    with progress(steps, description, "step", loader.world) as bar:
+        for batch in loader.batches(order):
+            loss = trainer.step(batch, loader, text)
+            total += loss * batch.total
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update()
+            if report is not None:
+                report(loss)
+    (summed,) = loader.world.total([total], loader.device)
     return summed / len(order)
 
 
 @torch.no_grad()
 def build_memory(
     mvfa: MVFA,
-    streams: FeatureLoader,
+    loader: FeatureLoader,
     rows: Sequence[int],
-    branch: str,
-    class_token: bool = True,
+    *,
+    masks: bool,
+    class_token: bool,
     size: int | None = None,
 ) -> list[Tensor]:
-    """Memory bank of the given (normal) images, `size` of them at a time: L times [M, E] of norm 1."""
-    parts = [mvfa(batch.stream, (branch,)) for batch in streams.batches(rows, size)]
-    tokens = [
-        torch.cat(level) for level in zip(*(getattr(part, branch) for part in parts), strict=True)
-    ]
-    bank = scoring.normalise_bank(tokens, class_token)
-    if streams.world.size == 1:
+    """Build the memory bank of the given (normal) images: L times [M, E] of norm 1.
+
+    `rows` are indices in the loader's image set; `size` of them are taken at a time. Tokens are
+    those of the seg head for objects with `masks`, else of the det head; with `class_token` the
+    bank holds class tokens beside patches.
+    """
+    head = "seg" if masks else "det"
+    parts = [mvfa(batch.features, (head,)) for batch in loader.batches(rows, size)]
+    levels = zip(*(getattr(part, head) for part in parts), strict=True)
+    bank = scoring.normalise_bank([torch.cat(level) for level in levels], class_token)
+    if loader.world.size == 1:
         return bank
-    shares = streams.world.everyone([level.cpu() for level in bank])
-    return [torch.cat(level).to(streams.device) for level in zip(*shares, strict=True)]
+    shares = loader.world.everyone([level.cpu() for level in bank])
+    return [torch.cat(level).to(loader.device) for level in zip(*shares, strict=True)]
 
 
 @dataclass(frozen=True)
 class ScoreForm:
-    """How features become scores; the defaults are the released code's."""
+    """How features become scores.
 
-    image_score: str = "mean"  # over patches; "max" is the paper's
-    level_reduction: str = "sum"  # or "mean"
-    levels: tuple[
-        int, ...
-    ] = ()  # the blocks whose features are scored; none: all that have adapters
+    image_score: "mean" or "max" over patches; level_reduction: "sum" or "mean" over levels;
+    levels: the blocks whose features are scored, all with adapters if empty.
+    """
+
+    image_score: str
+    level_reduction: str
+    levels: tuple[int, ...] = ()
 
 
 @dataclass
 class Predictions:
-    """Patch-level values of a test set, from which maps of any size are made again, in the order of `members`.
+    """Patch values of a test set of n images, from which maps of any size can be made.
 
-    logits [n, L, N] and distance [n, N] only where the object has masks or maps were asked for; text_scores and
-    memory_scores [n].
+    labels [n]; masks: packed masks of the images, None where the object has none. logits [n, L, N]
+    and distance [n, N] only where there are masks or maps were asked for; text_scores and
+    memory_scores [n] where the image score is not the maximum of the fused map. At the first rank
+    they cover the set in its order, at the others only the rank's own images, `members`.
     """
 
     form: ScoreForm
-    masks: bool
-    members: list[int] = field(default_factory=list)
+    side: int
+    labels: Tensor
+    members: list[int]
+    masks: list[bytes] | None = None
     logits: Tensor | None = None
     distance: Tensor | None = None
     text_scores: Tensor | None = None
     memory_scores: Tensor | None = None
 
-    def put(self, name: str, values: Tensor, capacity: int) -> None:
-        """Put values [B, ...] behind those that are there; all memory is taken at once, for `capacity` images.
+    def append(self, name: str, values: Tensor, capacity: int) -> None:
+        """Append values [B, ...] of the images that were added to `members` last.
 
-        Small tensors that stay between large ones that go would tear the heap to gigabytes.
+        All memory is taken at once, for `capacity` images: small long-lived tensors between large
+        short-lived ones fragment the heap (measured: gigabytes).
         """
+        if values.device.type == "mps":  # has no float64, which metrics need
+            values = values.cpu()
         if getattr(self, name) is None:
             setattr(self, name, values.new_empty(capacity, *values.shape[1:]))
         end = len(self.members)
         getattr(self, name)[end - len(values) : end] = values
 
+    def block_masks(self, block: slice) -> Tensor:
+        """Return the masks [B, S, S] bool of some images."""
+        assert self.masks is not None, "an object without masks"
+        return unpack_masks(self.masks[block], self.side)
+
 
 @torch.no_grad()
 def predict(
     mvfa: MVFA,
-    streams: FeatureLoader,
+    loader: FeatureLoader,
     text: Tensor,
     bank: list[Tensor] | None,
     *,
     masks: bool,
     form: ScoreForm,
     maps: bool = False,
-    report: Report | None = None,
 ) -> Predictions:
-    """Patch values and branch scores of a test set. text [E, 2]; without a bank (zero-shot) there is no memory branch.
+    """Predict patch values and branch scores of a test set.
 
-    With masks the maps and the bank are of seg tokens, else of det tokens; the text score is always of det tokens.
-    `maps` keeps patch values where there are no masks, too.
+    text [E, 2]; bank: L times [M, E], None in zero-shot, where there is no memory branch. With
+    `masks` the maps and the bank are of seg tokens, else of det tokens; the text score is always of
+    det tokens. `maps` stores patch values where there are no masks, too.
     """
-    found, side = Predictions(form, masks), streams.source.side
-    fused_map = (
-        masks and bank is not None and form.image_score == "mean"
-    )  # the image score is the map's maximum
-    branches = [b for b, used in zip(BRANCHES, (masks, not fused_map), strict=True) if used]
-    capacity, levels = (
-        streams.share(),
-        [mvfa.levels.index(block) for block in form.levels or mvfa.levels],
-    )
+    source = loader.source
+    predictions = Predictions(form, source.side, source.labels, [])
+    # few-shot with masks: the image score is the maximum of the fused map
+    fused_map = masks and bank is not None and form.image_score == "mean"
+    heads = [head for head, used in (("seg", masks), ("det", not fused_map)) if used]
+    capacity = loader.rank_images()
+    levels = [mvfa.levels.index(block) for block in form.levels or mvfa.levels]
     bank = None if bank is None else [bank[level] for level in levels]
-    for batch in streams.batches():
-        if not len(batch.members):
-            continue
-        found.members.extend(batch.members.tolist())
-        seg, det = (
-            [t[level] for level in levels] if t else [] for t in mvfa(batch.stream, branches)
-        )
-        mapped = seg if masks else det
-        if masks or maps:
-            found.put("logits", scoring.text_logits(mapped, text), capacity)
-        if not fused_map:
-            probability = scoring.image_score(
-                scoring.text_logits(det, text).sigmoid(), form.image_score
-            )  # [B, L]
-            found.put(
-                "text_scores", scoring.over_levels(probability, form.level_reduction), capacity
-            )
-        if bank is not None:
-            distance = scoring.memory_distance(mapped, bank, form.level_reduction)
+    with progress(capacity, "test", "image", loader.world) as bar:
+        for batch in loader.batches():
+            if not len(batch.members):
+                continue
+            predictions.members.extend(batch.members.tolist())
+            tokens = mvfa(batch.features, heads)
+            seg = [tokens.seg[level] for level in levels] if tokens.seg else []
+            det = [tokens.det[level] for level in levels] if tokens.det else []
+            mapped = seg if masks else det
             if masks or maps:
-                found.put("distance", distance, capacity)
+                predictions.append("logits", scoring.text_logits(mapped, text), capacity)
             if not fused_map:
-                pooled = (
-                    distance
-                    if form.image_score == "max"
-                    else scoring.memory_map(distance, side).flatten(1)
-                )
-                found.put("memory_scores", scoring.image_score(pooled, form.image_score), capacity)
-        if report is not None:
-            report(len(batch.members))
-    return found
+                probability = scoring.text_logits(det, text).sigmoid()  # [B, L, N]
+                pooled = scoring.image_score(probability, form.image_score)  # [B, L]
+                text_scores = scoring.over_levels(pooled, form.level_reduction)  # [B]
+                predictions.append("text_scores", text_scores, capacity)
+            if bank is not None:
+                distance = scoring.memory_distance(mapped, bank, form.level_reduction)  # [B, N]
+                if masks or maps:
+                    predictions.append("distance", distance, capacity)
+                if not fused_map:
+                    scores = memory_scores(distance, form.image_score, source.side)
+                    predictions.append("memory_scores", scores, capacity)
+            bar.update(len(batch.members))
+    return gather(predictions, loader, masks)
 
 
-def gather(found: Predictions, streams: FeatureLoader) -> Predictions:
-    """The predictions and masks of all ranks at the first one, in the order of the set; elsewhere this rank's own."""
-    if streams.world.size == 1:
-        return found
-    mine = {name: getattr(found, name).cpu() for name in VALUES if getattr(found, name) is not None}
-    shares = streams.world.collect((found.members, mine, streams.known_masks))
-    if shares is None:
-        return found
-    members = [member for share, _, _ in shares for member in share]
-    order, together = (
-        torch.tensor(members).argsort(),
-        Predictions(found.form, found.masks, sorted(members)),
-    )
-    for name in VALUES:
-        parts = [values[name] for _, values, _ in shares if name in values]
-        if parts:
-            setattr(together, name, torch.cat(parts)[order].to(streams.device))
-    for _, _, masks in shares:
-        streams.known_masks.update(masks)
-    return together
+def memory_scores(distance: Tensor, pool: str, side: int) -> Tensor:
+    """Return memory scores [B] of distances [B, N]: their maximum, or the mean of the map."""
+    if pool == "max":
+        return scoring.image_score(distance, pool)
+    return scoring.image_score(scoring.memory_map(distance, side).flatten(1), pool)
+
+
+def gather(predictions: Predictions, loader: FeatureLoader, masks: bool) -> Predictions:
+    """Return the predictions and masks of all ranks at the first one, in the order of the set.
+
+    Elsewhere return the rank's own.
+    """
+    packed = dict(loader.packed_masks)
+    if loader.world.size > 1:
+        values = {
+            name: getattr(predictions, name).cpu()
+            for name in PATCH_VALUES
+            if getattr(predictions, name) is not None
+        }
+        shares = loader.world.collect((predictions.members, values, packed))
+        if shares is None:
+            return predictions
+        members = [member for own, _, _ in shares for member in own]
+        order = torch.tensor(members).argsort()
+        predictions.members = sorted(members)
+        for name in PATCH_VALUES:
+            parts = [own[name] for _, own, _ in shares if name in own]
+            if parts:
+                setattr(predictions, name, torch.cat(parts)[order].to(loader.device))
+        for _, _, own_masks in shares:
+            packed.update(own_masks)
+    if masks:
+        predictions.masks = [packed[i] for i in range(len(loader))]
+    return predictions

@@ -1,6 +1,7 @@
-"""Image sets to the stream before the first adapter, computed once and kept as far as a memory bound allows.
+"""Compute each image's features up to the first adapter once, caching as many as memory allows.
 
-No adapter precedes the stem of the vision tower, so its output is the same in every epoch.
+No adapter precedes the stem of the vision tower, so these features are the same in every epoch.
+Letters: B images of a batch, N patches, D vision width, S image side.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,36 +20,40 @@ from mvfa.distributed import World
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+Collated = tuple[Tensor, list[bytes], list[int]]
+
 
 class Batch(NamedTuple):
-    """Indices of the images [B] int64 on the CPU, streams [B, 1 + N, D] on the model's device.
+    """The images of one step that fall to this rank.
 
-    `total` counts the images of this step on all ranks; B may be 0 where other ranks have images.
+    members [B] int64: indices in the image set, on the CPU. features [B, 1 + N, D]: on the model's
+    device. total: images of the step on all ranks; B may be 0 where other ranks have images.
     """
 
     members: Tensor
-    stream: Tensor
+    features: Tensor
     total: int
 
 
 def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tensor:
-    """Images [B, 3, S, S], uint8 or float32 in [0, 1], as the network takes them; "clip": with its mean and std."""
+    """Convert images [B, 3, S, S], uint8 or float32 in [0, 1], to the network's float32 input.
+
+    `scaling`: "none" leaves them in [0, 1], "clip" applies CLIP's mean and standard deviation.
+    """
     images = images.to(device, non_blocking=True)
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     if scaling == "clip":
-        from kornia.enhance import (
-            normalize,  # slow to import, and the default recipe does not need it
-        )
+        # imported here: slow to import, and the default recipe does not need it
+        from kornia.enhance import normalize
 
-        images = normalize(images, *(torch.tensor(c, device=device) for c in (CLIP_MEAN, CLIP_STD)))
+        mean = torch.tensor(CLIP_MEAN, device=device)
+        std = torch.tensor(CLIP_STD, device=device)
+        images = normalize(images, mean, std)
     return images
 
 
-Collated = tuple[Tensor, list[bytes], list[int]]
-
-
-class _Readable:
-    """An image set as a loader reads it: a UserError comes back as a value, since a worker would wrap a raised one."""
+class _ErrorsAsValues:
+    """An image set for a DataLoader: a UserError is returned, since a worker wraps a raised one."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -63,21 +68,23 @@ class _Readable:
             return error
 
 
-def _collate(found: list[Item | UserError]) -> Collated | UserError:
-    items = []
-    for item in found:
+def collate(items: list[Item | UserError]) -> Collated | UserError:
+    """Stack images, masks and positions of items; the first error where there is one."""
+    read = []
+    for item in items:
         if isinstance(item, UserError):
             return item
-        items.append(item)
-    return (
-        torch.stack([item.image for item in items]),
-        [item.mask for item in items],
-        [item.position for item in items],
-    )
+        read.append(item)
+    images = torch.stack([item.image for item in read])
+    return images, [item.mask for item in read], [item.position for item in read]
 
 
 class FeatureLoader:
-    """Batches of streams of an image set, in any order. FeatureLoader, else decoded images, are kept up to `cache_gb`."""
+    """Batches of features of an image set, in any order.
+
+    Features, else decoded images, are cached up to `cache_gb`. `batch_size` images a rank make a
+    step. `scaling` is the recipe's; `workers` processes decode.
+    """
 
     def __init__(
         self,
@@ -91,71 +98,69 @@ class FeatureLoader:
         cache_gb: float = 0.0,
         world: World | None = None,
     ) -> None:
-        self.source, self.mvfa, self.device, self.world = source, mvfa, device, world or World()
-        self.batch_size, self.scaling, self.workers = batch_size, scaling, workers
+        self.source = source
+        self.mvfa = mvfa
+        self.device = device
+        self.world = world or World()
+        self.batch_size = batch_size
+        self.scaling = scaling
+        self.workers = workers
         self.cache_bytes = round(cache_gb * 1e9)
-        self.kept = torch.zeros(len(source), dtype=torch.bool)
+        self.cached = torch.zeros(len(source), dtype=torch.bool)
         self.store: Tensor | None = None
         self.decoded: ImageSource = source
-        self._masks: dict[int, bytes] = {}
+        self.packed_masks: dict[int, bytes] = {}  # of images that have been in a batch, by index
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def share(self) -> int:
-        """Number of images of a whole pass that fall to this rank."""
-        return sum(
-            len(group) for group, _ in self.world.share(range(len(self.source)), self.batch_size)
-        )
-
-    @property
-    def known_masks(self) -> dict[int, bytes]:
-        """Packed masks of the images that have been in a batch, by index."""
-        return self._masks
+    def rank_images(self) -> int:
+        """Return how many images of a whole pass fall to this rank."""
+        steps = self.world.share(range(len(self.source)), self.batch_size)
+        return sum(len(group) for group, _ in steps)
 
     def masks(self, index: Sequence[int]) -> Tensor:
-        """Masks [B, S, S] bool of images that have been in a batch."""
-        return unpack_masks([self._masks[i] for i in index], self.source.side)
+        """Return masks [B, S, S] bool of images that have been in a batch."""
+        return unpack_masks([self.packed_masks[i] for i in index], self.source.side)
 
     def batches(
         self, order: Sequence[int] | None = None, size: int | None = None
     ) -> Iterator[Batch]:
-        """The rank's share of `order` (default: all images, by index), `size` (else `batch_size`) at a time.
+        """Yield this rank's share of `order` (default: all), `size` or `batch_size` at a time.
 
-        The streams of a batch are computed together, or all of them are taken from the cache: part of a batch is never
-        computed alone, since that may round differently.
+        The features of a batch are computed together, or all of them come from the cache: part of
+        a batch is never computed alone, since that may round differently.
         """
-        shares = self.world.share(
-            range(len(self.source)) if order is None else order, size or self.batch_size
-        )
-        if self.store is None:
-            self._allocate()
-        missing = [not all(self.kept[i] for i in group) for group, _ in shares]
-        fresh = self._load(
-            [group for (group, _), absent in zip(shares, missing, strict=True) if absent]
-        )
-        for (group, total), absent in zip(shares, missing, strict=True):
-            streams = next(fresh) if absent else self._cached(group)
-            yield Batch(torch.tensor(group, dtype=torch.int64), streams, total)
+        images = range(len(self.source)) if order is None else order
+        steps = self.world.share(images, size or self.batch_size)
+        store = self._ensure_store()
+        missing = [not all(self.cached[i] for i in group) for group, _ in steps]
+        computed = self._compute([step[0] for step, new in zip(steps, missing, strict=True) if new])
+        for (group, total), new in zip(steps, missing, strict=True):
+            if new:
+                features = next(computed)
+            else:
+                rows = torch.tensor(group, dtype=torch.int64, device=store.device)
+                features = store[rows].to(self.device)
+            yield Batch(torch.tensor(group, dtype=torch.int64), features, total)
 
     def fill(self, order: Sequence[int], size: int) -> None:
-        """Compute the streams of some images, `size` at a time, as far as they can be kept."""
-        if self.store is None:
-            self._allocate()
-        assert self.store is not None
-        for _ in self.batches([i for i in order if i < len(self.store)], size):
+        """Compute the features of some images, `size` at a time, as far as they can be cached."""
+        store = self._ensure_store()
+        for _ in self.batches([i for i in order if i < len(store)], size):
             pass
 
-    def _load(self, groups: list[list[int]]) -> Iterator[Tensor]:
-        """Decode, run the stem, keep what fits."""
+    def _compute(self, groups: list[list[int]]) -> Iterator[Tensor]:
+        """Decode groups of images, run the stem, and cache what fits."""
         if not groups:
             return
-        dataset: Dataset[Item] = _Readable(self.decoded)  # type: ignore[assignment]  # it needs the two methods only
+        # a loader needs the two methods only
+        dataset: Dataset[Item] = _ErrorsAsValues(self.decoded)  # type: ignore[assignment]
         loader = DataLoader(
             dataset,
             batch_sampler=groups,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )
         for loaded in loader:
@@ -163,33 +168,32 @@ class FeatureLoader:
                 raise loaded
             images, masks, members = loaded
             if any(self.source.masked[members]):
-                self._masks.update(zip(members, masks, strict=True))
-            streams = self.mvfa.stem(prepare(images, self.device, self.scaling))
-            self._keep(members, streams)
-            yield streams
+                self.packed_masks.update(zip(members, masks, strict=True))
+            features = self.mvfa.stem(prepare(images, self.device, self.scaling))
+            self._cache(members, features)
+            yield features
 
-    def _allocate(self) -> None:
-        """Divide the bound between streams and decoded images."""
-        item, tokens = self.source[0], len(self.mvfa.visual.positional_embedding)
-        stream = tokens * self.mvfa.visual.width * torch.float32.itemsize
-        in_memory = item.image.dtype != torch.uint8
-        image = (
-            0 if in_memory else self.source.side**2 * (3 + 1)
-        )  # three colours and the mask, a byte each
-        streams, decoded = divide(self.cache_bytes, len(self.source), stream, image)
-        self.store = allocate((streams, tokens, self.mvfa.visual.width), torch.float32, self.device)
-        if decoded:
-            self.decoded = DecodedImages(self.source, len(self.store), decoded)
+    def _ensure_store(self) -> Tensor:
+        """Return the store of features, which the first call makes.
 
-    def _keep(self, members: list[int], streams: Tensor) -> None:
-        assert self.store is not None
-        for i, stream in zip(members, streams, strict=True):
-            if i < len(self.store):
-                self.store[i] = stream
-                self.kept[i] = True
+        The bound is divided between features and decoded images.
+        """
+        if self.store is None:
+            visual = self.mvfa.visual
+            tokens = len(visual.positional_embedding)
+            features = tokens * visual.width * torch.float32.itemsize
+            in_memory = self.source[0].image.dtype != torch.uint8
+            # three colours and the mask, a byte each
+            image = 0 if in_memory else self.source.side**2 * (3 + 1)
+            rows, decoded = divide(self.cache_bytes, len(self.source), features, image)
+            self.store = allocate((rows, tokens, visual.width), torch.float32, self.device)
+            if decoded:
+                self.decoded = DecodedImages(self.source, len(self.store), decoded)
+        return self.store
 
-    def _cached(self, group: list[int]) -> Tensor:
-        """FeatureLoader of a group of images that are all kept."""
-        assert self.store is not None
-        rows = torch.tensor(group, dtype=torch.int64, device=self.store.device)
-        return self.store[rows].to(self.device)
+    def _cache(self, members: list[int], features: Tensor) -> None:
+        store = self._ensure_store()
+        for i, image_features in zip(members, features, strict=True):
+            if i < len(store):
+                store[i] = image_features
+                self.cached[i] = True

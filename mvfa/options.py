@@ -1,43 +1,43 @@
-"""Flags and their defaults: the only home of both. `parse(script, argv)` gives one frozen record.
+"""Flags and their defaults: the only home of both. `parse(script, argv)` returns one frozen record.
 
-The names of the released scripts' flags are kept. A setting that cannot work is refused here, before anything loads:
-this needs no torch, so that help and mistakes come at once.
+The flags of the released scripts keep their names. A setting that cannot work is refused here,
+before anything loads: this module needs no torch, so help and mistakes come at once.
 """
 
-import argparse
-import math
-import os
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from CLIP.weight_files import known_models
 from dataset.catalog import CATALOG, known_name
 from errors import UserError
-from mvfa.recipe import CHOICES, FIELDS, RECIPES, Recipe
+from mvfa.flags import SEED, Flags, Parser, number, truth
+from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
 
 DEFAULT_MODEL = "ViT-L-14-336"
-FEW, ZERO = "few", "zero"
-WHERE = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
+DEFAULT_SEED = 111
+FEW = "few"
+ZERO = "zero"
+CHECKPOINTS = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
+SHOT_LISTS = Path("dataset/fewshot_seed")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ORDERS = ("worst", "best", "random")  # of pictures
-UNUSED = (
-    "batch_size",
-    "epoch",
-    "learning_rate",
-    "save_model",
-)  # flags of the released test scripts
-OWN_FLAGS = (
-    "batch_size",
-    "rate_few",
-    "rate_zero",
-)  # recipe fields that a flag of another kind sets
+UNUSED = ("batch_size", "epoch", "learning_rate", "save_model")  # of the released test scripts
+OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields set by another flag
+EXAMPLES = {
+    "train_few": ("--obj Brain --shot 4", "--obj Brain --shot 4 --select valid --seed 112"),
+    "test_few": ("--obj Brain --shot 4", "--obj Brain --shot 4 --abnormal_shot 0 --pictures 20"),
+    "train_zero": ("--obj Liver", "--obj Liver --recipe paper --save_path ckpt/paper"),
+    "test_zero": ("--obj Liver", "--obj Liver --ckpt ckpt/zero-shot/Liver.pth --pictures 20"),
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything a script was asked for; one field a flag, the recipe complete."""
+    """Everything a script was asked for: one field a flag, and the complete recipe."""
 
     script: str
     obj: str
@@ -61,7 +61,7 @@ class Options:
     workers: int | None
     cache_gb: float
     cache_dir: Path
-    # what not every script has, as it is where the flag does not exist
+    # defaults of flags that some scripts do not have
     fewshot_path: Path = Path()
     shot: int = 0
     iterate: int = 0
@@ -85,319 +85,248 @@ class Options:
 
     @property
     def adapters_setting(self) -> str:
-        """Whose adapters are used: zero-shot ones where there are normal shots only."""
+        """Setting whose adapters are used: zero-shot where there are normal shots only."""
         return ZERO if self.abnormal_shot == 0 else self.setting
 
     @property
     def run_name(self) -> str:
-        """What a checkpoint is called: <obj>-<K>shot, or <obj> where the adapters are zero-shot ones."""
+        """Name of the checkpoint: <obj>-<K>shot, or <obj> for zero-shot adapters."""
         return f"{self.obj}-{self.shot}shot" if self.adapters_setting == FEW else self.obj
 
     @property
     def checkpoint(self) -> Path:
-        """Where this run's checkpoint lies."""
+        """File of this run's checkpoint."""
         return self.save_path / f"{self.run_name}.pth"
 
+    @property
+    def text_cache(self) -> Path | None:
+        """Folder of cached text features; None with --cache_gb 0."""
+        return self.cache_dir / "text" if self.cache_gb else None
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for files."""
-        plain = {
-            k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items() if k != "recipe"
-        }
-        levels = {
-            "features_list": list(self.features_list),
-            "score_levels": list(self.score_levels),
-        }
-        return plain | levels | {"recipe": self.recipe.as_dict()}
+        """Return plain values, for files."""
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        plain["recipe"] = self.recipe.as_dict()
+        plain["features_list"] = list(self.features_list)
+        plain["score_levels"] = list(self.score_levels)
+        return plain
 
 
 def default_cache() -> Path:
-    """Where caches live by the conventions of the desktop: $XDG_CACHE_HOME/mvfa, else ~/.cache/mvfa."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mvfa"
+    """Return the user's cache folder for this program, by the conventions of the system."""
+    return user_cache_path("mvfa", appauthor=False)
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors as one line, exit status 2; no abbreviations, so a misspelt option is never taken for another."""
-
-    def error(self, message: str) -> Any:
-        """Raise a UserError instead of printing the usage."""
-        raise UserError(f"{message} (see {self.prog} --help)")
-
-
-def number(
-    kind: type[int] | type[float], low: float, inclusive: bool = True, top: float = math.inf
-) -> Any:
-    """A converter that refuses values below `low`, above `top`, and infinite ones."""
-
-    def convert(text: str) -> Any:
-        value = kind(text)
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not finite")
-        if value > top:
-            raise argparse.ArgumentTypeError(f"{text} is not at most {top:g}")
-        if not (value > low or (inclusive and value == low)):
-            raise argparse.ArgumentTypeError(
-                f"{text} is not {'at least' if inclusive else 'above'} {low:g}"
-            )
-        return value
-
-    convert.__name__ = kind.__name__
-    return convert
-
-
-def truth(text: str) -> bool:
-    """Yes or no as a flag's value."""
-    if text.lower() not in ("yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text} is not yes or no")
-    return text.lower() == "yes"
-
-
-SEED = number(int, 0, top=2**32 - 1)  # numpy takes no larger one
+def add_trust(flags: Flags) -> None:
+    """Add the flag that allows weight files that run code."""
+    flags.yes_no(
+        "trust_weights",
+        "yes: load a TorchScript file that is not a published one; it runs code that it holds",
+        False,
+    )
 
 
 def add_files(parser: Parser, setting: str) -> None:
-    """What is read and written."""
-    group = parser.add_argument_group("files")
-    add = group.add_argument
-    add(
-        "--data_path",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="holds <obj>_AD folders (default: data)",
-    )
-    add(
-        "--clip_path",
+    """Add what is read and written."""
+    flags = Flags(parser, "files")
+    folder = {"type": Path, "metavar": "DIR"}
+    flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **folder)
+    flags.add(
+        "clip_path",
+        "CLIP weights",
+        shown="the model's file in CLIP/ckpt",
         type=Path,
         metavar="FILE",
-        help="CLIP weights (default: the model's file in CLIP/ckpt)",
     )
-    trusted = (
-        "load a TorchScript file that is not a published one: it runs code that the file holds"
-    )
-    add(
-        "--trust_weights",
-        type=truth,
-        default=False,
-        metavar="yes|no",
-        help=f"{trusted} (default: no)",
-    )
+    add_trust(flags)
     if setting == FEW:
-        lists = Path("dataset/fewshot_seed")
-        add(
-            "--fewshot_path",
-            type=Path,
-            default=lists,
-            metavar="DIR",
-            help=f"holds <obj>/<K>-shot.txt (default: {lists})",
-        )
-    add(
-        "--save_path",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of checkpoints (default: {WHERE[setting]})",
-    )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="metrics.json and scores.csv go there (default: results/<script>/<run>)",
+        flags.add("fewshot_path", "folder of the lists <obj>/<K>-shot.txt", SHOT_LISTS, **folder)
+    flags.add("save_path", "folder of checkpoints", shown=CHECKPOINTS[setting], **folder)
+    flags.add(
+        "out",
+        "folder of metrics.json, curves.json, scores.csv and pictures",
+        shown="results/<script>/<run>",
+        **folder,
     )
 
 
 def add_model(parser: Parser) -> None:
-    """The backbone and how it runs."""
-    group = parser.add_argument_group("model")
-    add = group.add_argument
-    add(
-        "--model_name",
-        help=f"one of {', '.join(known_models())} (default: {DEFAULT_MODEL}, or what --clip_path holds)",
+    """Add the backbone and how it runs."""
+    flags = Flags(parser, "model")
+    count = {"type": number(int, 0), "metavar": "N"}
+    flags.add(
+        "model_name",
+        f"one of {', '.join(known_models())}",
+        shown=f"{DEFAULT_MODEL}, or what --clip_path holds",
     )
-    add(
-        "--pretrain",
-        choices=["openai"],
-        default="openai",
-        help="whose weights: there is one choice",
-    )
-    add(
-        "--img_size",
-        type=number(int, 1),
-        default=240,
-        metavar="S",
-        help="image side in pixels (default: 240)",
-    )
-    add(
-        "--features_list",
-        type=int,
-        nargs="+",
-        default=[6, 12, 18, 24],
-        metavar="BLOCK",
-        help="blocks with adapters",
-    )
-    add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    add(
-        "--precision",
+    flags.add("pretrain", "whose weights: there is one choice", "openai", choices=["openai"])
+    flags.add("img_size", "image side in pixels", 240, type=number(int, 1), metavar="S")
+    flags.add("features_list", "blocks with adapters", LEVELS, type=int, nargs="+", metavar="BLOCK")
+    flags.add("device", "cpu, cuda, cuda:1, mps ...", shown="cuda where there is one, else cpu")
+    flags.add(
+        "precision",
+        "of the backbone's products",
+        shown="fp16 on CUDA, else fp32",
         choices=PRECISIONS,
-        help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)",
     )
-    compiled = "compile the network with torch.compile; the first step of each batch size then takes a minute"
-    add("--compile", type=truth, default=False, metavar="yes|no", help=f"{compiled} (default: no)")
-    add(
-        "--workers",
-        type=number(int, 0),
-        metavar="N",
-        help="processes that decode images (default: by device)",
+    flags.yes_no(
+        "compile",
+        "compile the network with torch.compile; the first step of each batch size takes a minute",
+        False,
     )
-    add(
-        "--test_batch_size",
+    flags.add("workers", "processes that decode images", shown="4 on CUDA, else 0", **count)
+    flags.add(
+        "test_batch_size",
+        "images scored at once; it changes no score",
+        shown="32 on CUDA, else 8",
         type=number(int, 1),
         metavar="B",
-        help="images scored at once (default: 8, on CUDA 32)",
     )
-    cache = "bound on streams and images that are kept (default: 8; 0: nothing is kept, text features neither)"
-    add("--cache_gb", type=number(float, 0), default=8.0, metavar="GB", help=cache)
-    folder = default_cache()
-    add(
-        "--cache_dir",
-        type=Path,
-        default=folder,
-        metavar="DIR",
-        help=f"text features are kept there (default: {folder})",
+    flags.add(
+        "cache_gb",
+        "bound on cached features and images; 0 caches nothing, no text features either",
+        8.0,
+        type=number(float, 0),
+        metavar="GB",
     )
-    add("--seed", type=SEED, default=111, help="of adapters, shuffling and draws (default: 111)")
+    flags.add(
+        "cache_dir", "folder of cached text features", default_cache(), type=Path, metavar="DIR"
+    )
+    flags.add("seed", "of adapters, shuffling and draws", DEFAULT_SEED, type=SEED)
 
 
 def add_training(parser: Parser, rate: str) -> None:
-    """What only training needs."""
-    group = parser.add_argument_group("training")
-    add = group.add_argument
-    add("--epoch", type=number(int, 1), default=50, metavar="N", help="epochs (default: 50)")
-    add(
-        "--batch_size",
+    """Add what only training needs."""
+    flags = Flags(parser, "training")
+    flags.add("epoch", "epochs", 50, type=number(int, 1), metavar="N")
+    flags.add(
+        "batch_size",
+        "images of a training step",
+        shown="the recipe's, 1",
         type=number(int, 1),
         metavar="B",
-        help="images a step (default: the recipe's, 1)",
     )
-    released = getattr(RECIPES["released"], rate)
-    add(
-        "--learning_rate",
+    flags.add(
+        "learning_rate",
+        "of Adam",
+        shown=f"the recipe's, {getattr(RECIPES['released'], rate):g}",
         type=number(float, 0),
         metavar="RATE",
-        help=f"of Adam (default: the recipe's, {released:g})",
     )
-    packed = "pack the frozen weights for the steps: faster on an Intel CPU, for up to 3 GB with ViT-L-14-336"
-    when = "yes for steps of one image on an Intel CPU with 16 GB and a torch with MKL"
-    add("--pack", type=truth, metavar="yes|no", help=f"{packed} (default: {when})")
-    add(
-        "--save_model",
-        type=int,
-        choices=[0, 1],
-        default=1,
-        help="0: write no checkpoint (default: 1)",
+    flags.yes_no(
+        "pack",
+        "pack the frozen weights for the training steps: faster on an Intel CPU, for up to 3 GB "
+        f"with {DEFAULT_MODEL}",
+        None,
+        shown="yes for steps of one image on an Intel CPU with 16 GB and a torch with MKL",
     )
-    add(
-        "--init",
-        type=Path,
-        metavar="FILE",
-        help="adapters to start from (default: drawn by --seed)",
-    )
+    flags.add("save_model", "0: write no checkpoint", 1, type=int, choices=[0, 1])
+    flags.add("init", "adapters to start from", shown="drawn by --seed", type=Path, metavar="FILE")
 
 
 def add_testing(parser: Parser, setting: str) -> None:
-    """What only testing has: which features are scored, what is measured and drawn."""
-    group = parser.add_argument_group("scores and pictures")
-    add = group.add_argument
-    add("--ckpt", type=Path, metavar="FILE", help="use this checkpoint, whatever it was made for")
+    """Add what only testing has: which features are scored, what is measured and drawn."""
+    flags = Flags(parser, "scores and pictures")
+    flags.add(
+        "ckpt",
+        "use this checkpoint, whatever it was made for",
+        shown="<obj>-<K>shot.pth, <obj>.pth or <obj>_<K>.pth in --save_path"
+        if setting == FEW
+        else "<obj>.pth in --save_path",
+        type=Path,
+        metavar="FILE",
+    )
     if setting == FEW:
-        told = "normal shots only: they fill the memory, and the adapters are zero-shot ones"
-        add(
-            "--abnormal_shot", type=int, choices=[0], help=f"0: {told} (default: as many as --shot)"
+        flags.add(
+            "abnormal_shot",
+            "0: normal shots only; they fill the memory bank, and the adapters are zero-shot ones",
+            shown="as many as --shot",
+            type=int,
+            choices=[0],
         )
-    add(
-        "--score_levels",
+    flags.add(
+        "score_levels",
+        "score the features of these blocks only",
+        shown="all of --features_list",
         type=int,
         nargs="+",
         metavar="BLOCK",
-        help="score the features of these blocks only",
     )
-    told = (
-        "score from which on an image or a pixel, of any branch, counts as abnormal "
-        "(default: for each the best for F1 on the test set, an oracle)"
+    flags.add(
+        "threshold",
+        "scores at or above T count as abnormal, of images and pixels, in every branch",
+        shown="for each the best for F1 on the test set, an oracle",
+        type=number(float, 0),
+        metavar="T",
     )
-    add("--threshold", type=number(float, 0), metavar="T", help=told)
-    add(
-        "--bootstrap",
-        type=number(int, 0),
-        default=1_000,
-        metavar="N",
-        help="resamples of 95%% intervals (default: 1000)",
-    )
-    add(
-        "--pictures",
-        type=number(int, 0),
-        default=0,
-        metavar="N",
-        help="test images that are drawn (default: 0)",
-    )
-    add(
-        "--picture_order",
+    flags.add("bootstrap", "resamples of 95 % intervals", 1_000, type=number(int, 0), metavar="N")
+    flags.add("pictures", "test images to draw", 0, type=number(int, 0), metavar="N")
+    flags.add(
+        "picture_order",
+        "which ones; worst and best take normal and abnormal images in turn",
+        ORDERS[0],
         choices=ORDERS,
-        default=ORDERS[0],
-        help=f"which ones (default: {ORDERS[0]})",
     )
-    scale = "colours of all pictures alike, or each image's own range (default: common)"
-    add("--picture_scale", choices=["common", "image"], default="common", help=scale)
+    flags.add(
+        "picture_scale",
+        "common: the same colours in all pictures; image: each image's own range",
+        "common",
+        choices=["common", "image"],
+    )
 
 
 def add_unused(parser: Parser) -> None:
-    """Flags of the released test scripts that change nothing in a test."""
+    """Add flags of the released test scripts that change nothing in a test."""
     group = parser.add_argument_group("no effect (accepted since the released scripts have them)")
     for name in UNUSED:
         group.add_argument(f"--{name}", type=float, metavar="X", help="no effect on a test")
 
 
 def add_recipe(parser: Parser) -> None:
-    """The recipe, and a flag for each of its fields."""
-    group = parser.add_argument_group("recipe (each flag overrides one choice of the recipe)")
-    group.add_argument(
-        "--recipe", choices=list(RECIPES), default="released", help="(default: released)"
+    """Add the recipe, and a flag for each of its fields."""
+    flags = Flags(parser, "recipe (each flag overrides one choice of the recipe)")
+    flags.add(
+        "recipe",
+        "released: what the released code does; paper: what the paper says",
+        "released",
+        choices=list(RECIPES),
     )
     for name, field in FIELDS.items():
         if name in OWN_FLAGS:
             continue
-        assert field.default is not MISSING
-        values = " or ".join(f"{getattr(recipe, name)!s}" for recipe in RECIPES.values())
-        kind = truth if isinstance(field.default, bool) else type(field.default)
-        metavar = "yes|no" if kind is truth else None
-        group.add_argument(
-            f"--{name}", type=kind, choices=CHOICES.get(name), metavar=metavar, help=f"({values})"
-        )
+        values = {recipe: getattr(value, name) for recipe, value in RECIPES.items()}
+        if isinstance(field.default, bool):
+            more: dict[str, Any] = {"type": truth, "metavar": "yes|no"}
+            values = {recipe: "yes" if value else "no" for recipe, value in values.items()}
+        else:
+            more = {"type": type(field.default), "choices": CHOICES.get(name)}
+            more["metavar"] = None if name in CHOICES else "X"
+        shown = ", ".join(f"{recipe} {value}" for recipe, value in values.items())
+        flags.add(name, field.metadata["help"], shown=shown, **more)
 
 
 def build_parser(script: str) -> Parser:
-    """The parser of one of the four scripts."""
+    """Build the parser of one of the four scripts."""
     verb, setting = script.split("_")
-    told = {"train": "Train the adapters", "test": "Score the test split"}[verb]
+    action = {"train": "Train the adapters", "test": "Score the test split"}[verb]
     kind = {FEW: "few-shot", ZERO: "zero-shot: trained on the other five objects"}[setting]
-    parser = Parser(
-        prog=f"{script}.py", description=f"{told} of MVFA ({kind}).", allow_abbrev=False
-    )
+    parser = Parser(f"{script}.py", f"{action} of MVFA ({kind}).", EXAMPLES[script])
     parser.add_argument(
-        "--obj", required=True, type=known_name, choices=list(CATALOG), help="the object"
+        "--obj",
+        required=True,
+        type=known_name,
+        choices=list(CATALOG),
+        help="the object (no default)",
     )
     if setting == FEW:
-        parser.add_argument(
-            "--shot",
-            type=number(int, 1),
-            default=4,
-            metavar="K",
-            help="normal and abnormal shots (default: 4)",
-        )
-        parser.add_argument(
-            "--iterate",
+        flags = Flags(parser, "shots")
+        flags.add("shot", "normal and abnormal shots", 4, type=number(int, 1), metavar="K")
+        flags.add(
+            "iterate",
+            "draw of the shot list; -1 draws the shots by --seed",
+            0,
             type=number(int, -1),
-            default=0,
             metavar="D",
-            help="draw of the list; -1 draws by seed",
         )
     add_files(parser, setting)
     add_model(parser)
@@ -410,43 +339,50 @@ def build_parser(script: str) -> Parser:
     return parser
 
 
+def chosen_recipe(values: dict[str, Any], setting: str) -> Recipe:
+    """Take the recipe and its overriding flags out of `values`; return the complete recipe."""
+    recipe = RECIPES[values["recipe_name"]]
+    overrides = {name: values.pop(name) for name in FIELDS if name not in OWN_FLAGS}
+    overrides["batch_size"] = values.pop("batch_size", None)
+    overrides[f"rate_{setting}"] = values.pop("learning_rate", None)
+    return replace(recipe, **{name: v for name, v in overrides.items() if v is not None})
+
+
 def parse(script: str, argv: Sequence[str] | None = None) -> Options:
-    """The options of `train_few`, `test_few`, `train_zero` or `test_zero`. Raises UserError for what cannot work."""
-    given = vars(build_parser(script).parse_args(argv))
-    setting, name = script.split("_")[1], given.pop("recipe")
-    given.pop("pretrain")
+    """Return the options of `train_few`, `test_few`, `train_zero` or `test_zero`.
+
+    Raises UserError for what cannot work.
+    """
+    values = vars(build_parser(script).parse_args(argv))
+    setting = script.split("_")[1]
+    del values["pretrain"]
     if script.startswith("test"):
-        for key in UNUSED:
-            given.pop(key)
-    overrides = {key: given.pop(key) for key in FIELDS if key not in OWN_FLAGS}
-    recipe = replace(
-        RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}
-    )
-    if given.get("batch_size"):
-        recipe = replace(recipe, batch_size=given["batch_size"])
-    if given.get("learning_rate") is not None:
-        recipe = replace(recipe, **{f"rate_{setting}": given["learning_rate"]})
-    given["batch_size"], given["learning_rate"] = (
-        recipe.batch_size,
-        getattr(recipe, f"rate_{setting}"),
-    )
-    if given["model_name"] is None and given["clip_path"] is None:
-        given["model_name"] = DEFAULT_MODEL
-    values: dict[str, Any] = given | {"script": script, "recipe": recipe, "recipe_name": name}
+        for name in UNUSED:
+            del values[name]
+    values["recipe_name"] = values.pop("recipe")
+    recipe = chosen_recipe(values, setting)
+    values["batch_size"] = recipe.batch_size
+    values["learning_rate"] = getattr(recipe, f"rate_{setting}")
+    if values["model_name"] is None and values["clip_path"] is None:
+        values["model_name"] = DEFAULT_MODEL
     values["features_list"] = tuple(values["features_list"])
     values["score_levels"] = tuple(values.get("score_levels") or ())
-    strange = [block for block in values["score_levels"] if block not in values["features_list"]]
-    if strange:
-        allowed = " ".join(map(str, values["features_list"]))
-        raise UserError(
-            f"--score_levels {strange[0]}: no adapter follows this block; --features_list has {allowed}"
-        )
+    check_score_levels(values["score_levels"], values["features_list"])
     normal_only = values.get("abnormal_shot") == 0
-    values["save_path"] = values["save_path"] or WHERE[ZERO if normal_only else setting]
-    run = (
-        f"{values['obj']}-{values['shot']}{'normal' if normal_only else 'shot'}"
-        if setting == FEW
-        else values["obj"]
-    )
+    values["save_path"] = values["save_path"] or CHECKPOINTS[ZERO if normal_only else setting]
+    run = values["obj"]
+    if setting == FEW:
+        run += f"-{values['shot']}{'normal' if normal_only else 'shot'}"
     values["out"] = values["out"] or Path("results") / script / run
-    return Options(**values)
+    return Options(script=script, recipe=recipe, **values)
+
+
+def check_score_levels(scored: Sequence[int], levels: Sequence[int]) -> None:
+    """Raise UserError for a block to score that has no adapter."""
+    wrong = [block for block in scored if block not in levels]
+    if wrong:
+        allowed = " ".join(map(str, levels))
+        raise UserError(
+            f"--score_levels {wrong[0]}: no adapter follows this block; "
+            f"--features_list has {allowed}"
+        )

@@ -1,7 +1,12 @@
-"""Recipes: every choice in which the paper and the released code differ (SPEC section 5), by name. Needs no torch."""
+"""Recipes: every choice in which paper and released code differ (SPEC section 5). No torch.
 
-from dataclasses import asdict, dataclass, fields
+This is the only home of these defaults: adapters, scores and losses get their values from here.
+"""
 
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+LEVELS = (6, 12, 18, 24)  # blocks with adapters
 CHOICES = {
     "projector": ("none", "last", "all"),
     "bce_pool": ("mean", "max"),
@@ -14,38 +19,53 @@ CHOICES = {
 }
 
 
+def described(default: Any, description: str) -> Any:
+    """Return a field with a default value and the help text of its flag."""
+    return field(default=default, metadata={"help": description})
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The defaults are the released code's. Each field is also a flag of the scripts."""
 
-    image_score: str = (
-        "mean"  # over patches (few-shot with masks: maximum of the fused map); "max" over patches
+    image_score: str = described(
+        "mean",
+        "image score of a branch: mean or max over its patches "
+        "(mean: few-shot with masks takes the maximum of the fused map instead)",
     )
-    keep: float = 0.8  # share of the stream that passes an adapter level unchanged
-    mix: float = 0.1  # share of each of the two adapters' outputs
-    slope: float = 0.01  # of the adapters' leaky ReLU
-    projector: str = "none"  # levels that have a linear projector instead of an adapter
-    bce_pool: str = "mean"  # which patch probability the image loss sees
-    bce_input: str = "logit"  # what that probability is taken for
+    keep: float = described(0.8, "share of the tokens that pass an adapter level unchanged")
+    mix: float = described(0.1, "share of each head's adapter output that is added to the tokens")
+    slope: float = described(
+        0.01, "slope of the adapters' leaky ReLU for negative values; 0 is a ReLU"
+    )
+    projector: str = described(
+        "none", "levels that have a linear projection, mixed into nothing, instead of an adapter"
+    )
+    bce_pool: str = described("mean", "patch probability that the image loss sees")
+    bce_input: str = described("logit", "what the image loss takes this probability for")
     batch_size: int = 1
     rate_few: float = 1e-3
     rate_zero: float = 1e-4
-    bank_class_token: bool = True  # whether the memory bank holds class tokens beside patches
-    level_reduction: str = "sum"  # of scores over levels
-    activation: str = "gelu"  # of both towers
-    scaling: str = (
-        "none"  # of the input: "clip" subtracts CLIP's mean and divides by its standard deviation
+    bank_class_token: bool = described(True, "keep class tokens in the memory bank beside patches")
+    level_reduction: str = described("sum", "how scores of the levels are combined")
+    activation: str = described("gelu", "activation of both towers; CLIP learned with quickgelu")
+    scaling: str = described(
+        "none", "clip: subtract CLIP's mean from the images and divide by its standard deviation"
     )
-    select: str = "test"  # checkpoint: best on the test set (an oracle), best on images of valid/, or the last
+    select: str = described(
+        "test",
+        "which checkpoint is kept: the best on the test set (an oracle), the best on images of "
+        "valid/ that are not shots, or the last one",
+    )
 
     def as_dict(self) -> dict[str, object]:
-        """Fields and values, for files."""
+        """Return fields and values, for files."""
         return asdict(self)
 
 
 RECIPES = {
     "released": Recipe(),
-    # The paper's y is one term; here it is the mean of the two branches, so that the weights still sum to 1.
+    # The paper has one y; here it is the mean of both heads' y, so the weights still sum to 1.
     "paper": Recipe(
         image_score="max",
         keep=0.9,
@@ -65,7 +85,7 @@ RECIPES = {
     ),
 }
 
-FIELDS = {field.name: field for field in fields(Recipe)}
-# what a checkpoint must share with the run that scores it; the rest only steers the training
-STEERING_FIELDS = ("bce_pool", "bce_input", "batch_size", "rate_few", "rate_zero", "select")
-SCORING_FIELDS = tuple(name for name in FIELDS if name not in STEERING_FIELDS)
+FIELDS = {recipe_field.name: recipe_field for recipe_field in fields(Recipe)}
+# the other fields, which a checkpoint must share with the run that scores it, change scores
+TRAINING_FIELDS = ("bce_pool", "bce_input", "batch_size", "rate_few", "rate_zero", "select")
+SCORING_FIELDS = tuple(name for name in FIELDS if name not in TRAINING_FIELDS)

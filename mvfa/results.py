@@ -1,68 +1,225 @@
-"""What a run leaves behind: the two printed lines, metrics.json and scores.csv."""
+"""The files of a run: metrics.json, curves.json, scores.csv and pictures, and the printed lines."""
 
 import json
-import platform
-import resource
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mvfa.checkpoint import commit
-from mvfa.evaluation import Evaluation
+from CLIP.hashing import file_hash, sha256
+from dataset.folder import ImageSet
+from dataset.shots import Shots
+from mvfa.checkpoint import Keeper
+from mvfa.console import show
+from mvfa.details import measure, without_curves
+from mvfa.engine import Predictions
+from mvfa.environment import Environment
+from mvfa.evaluation import Evaluation, Maps
+from mvfa.memory import peak_memory
+from mvfa.options import ZERO, Options
+from mvfa.packing import packs
+from mvfa.selection import Selection
+from mvfa.versions import versions
 from utils import write_whole
 
-ROWS = 500  # of a table that are made text at once
-PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+CSV_ROWS = 500  # rows converted to text at once
+MAP_THRESHOLD = 0.5  # of a contour where neither a flag nor a mask gives one
 
 
-def lines(obj: str, evaluation: Evaluation, *, zero: bool = False) -> str:
-    """Format the AUROCs as the released code does: pixels (where there are masks) first; zero-shot: images first."""
-    found = [f"{obj} AUC : {evaluation.image_auroc:.4f}"]
+def auroc_lines(options: Options, evaluation: Evaluation) -> str:
+    """Format AUROCs as the released code does: few-shot pixels first, zero-shot images first."""
+    lines = [f"{options.obj} AUC : {evaluation.image_auroc:.4f}"]
     if evaluation.pixel_auroc is not None:
-        found.insert(len(found) if zero else 0, f"{obj} pAUC : {evaluation.pixel_auroc:.4f}")
-    return "\n".join(found)
+        position = len(lines) if options.setting == ZERO else 0
+        lines.insert(position, f"{options.obj} pAUC : {evaluation.pixel_auroc:.4f}")
+    return "\n".join(lines)
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of Python, of the packages that figures depend on, and the commit."""
-    packages = {name: version(name) for name in PACKAGES} | {"torch": str(torch.__version__)}
-    return {"python": platform.python_version(), **packages, "commit": commit()}
+def show_aurocs(
+    options: Options, env: Environment, evaluation: Evaluation | None, remark: str = ""
+) -> None:
+    """Print the AUROCs of an evaluation, if there is one, and a remark below them."""
+    if evaluation is not None:
+        show(auroc_lines(options, evaluation), env.world)
+    if remark:
+        show(remark, env.world)
 
 
-def peak_memory(device: torch.device) -> dict[str, int]:
-    """Peak memory of this process, and of its device if that is CUDA, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if device.type == "cuda":
-        peak["cuda"] = torch.cuda.max_memory_allocated(device)
-    return peak
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON file, whole or not at all."""
+    text = json.dumps(content, indent=indent) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text))
 
 
-def write_metrics(out: Path, content: Mapping[str, Any]) -> None:
-    """Write metrics.json, whole or not at all."""
-    text = json.dumps(content, indent=2) + "\n"
-    write_whole(out / "metrics.json", lambda partial: partial.write_text(text))
+def image_files(images: ImageSet, data_path: Path) -> list[str]:
+    """Return the names of a set's images below the data folder."""
+    return [record.image.relative_to(data_path).as_posix() for record in images.records]
 
 
-def write_scores(out: Path, files: Sequence[str], labels: Tensor, evaluation: Evaluation) -> None:
-    """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set; no memory score: empty."""
+def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Evaluation) -> None:
+    """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set.
+
+    The memory score is empty in zero-shot.
+    """
     import pandas as pd  # slow to import, and the last thing that a run needs
 
     memory = evaluation.memory_scores
     table = pd.DataFrame(
         {
-            "file": files,
-            "label": labels.int().numpy(),
+            "file": image_files(test_set, options.data_path),
+            "label": test_set.labels.int().numpy(),
             "score": evaluation.scores.double().numpy(),
             "text_score": evaluation.text_scores.double().numpy(),
             "memory_score": None if memory is None else memory.double().numpy(),
         }
     )
-    write_whole(
-        out / "scores.csv", lambda partial: table.to_csv(partial, index=False, chunksize=ROWS)
+    path = out / "scores.csv"
+    write_whole(path, lambda partial: table.to_csv(partial, index=False, chunksize=CSV_ROWS))
+
+
+def write_results(
+    options: Options,
+    env: Environment,
+    weights: Path,
+    evaluation: Evaluation,
+    test_set: ImageSet,
+    adapters: Path | None,
+    **more: Any,
+) -> None:
+    """Write metrics.json and scores.csv at the first rank, and say what the run has written.
+
+    `weights` is CLIP's file and `adapters` that of the scored adapters, None where they were not
+    saved; `more` goes into metrics.json as it is.
+    """
+    if not env.world.first:
+        return
+    training = options.script.startswith("train")
+    decided = {"pack": packs(options, env)} if training else {}
+    from mvfa.pictures import remove_pictures  # slow to import
+
+    out = options.out
+    content: dict[str, Any] = {
+        "image_auroc": evaluation.image_auroc,
+        "pixel_auroc": evaluation.pixel_auroc,
+        "pixel_auroc_bound": evaluation.pixel_bound,
+        **more,
+        "options": options.as_dict() | env.as_dict() | decided,
+        "versions": versions(),
+        "weights": {"file": str(weights), "sha256": file_hash(weights)},
+        "adapters": adapters and {"file": str(adapters), "sha256": sha256(adapters)},
+        "processes": env.world.size,
+        "seconds": round(time.perf_counter() - env.started, 3),
+        "peak_memory_bytes": peak_memory(env.device),
+    }
+    written = [out / "metrics.json", out / "scores.csv"]
+    if not more.get("pictures"):
+        remove_pictures(out)
+    else:
+        written.append(out / "pictures")
+    write_scores(out, options, test_set, evaluation)
+    write_json(out / "metrics.json", content, indent=2)  # last: its presence says the run is whole
+    if (out / "curves.json").exists():
+        written.append(out / "curves.json")
+    if adapters is not None and training:
+        written.append(adapters)
+    print("wrote", *written, file=sys.stderr)
+
+
+def write_training_results(
+    options: Options,
+    env: Environment,
+    weights: Path,
+    kept: Keeper,
+    selection: Selection,
+    test_set: ImageSet,
+    losses: Sequence[float],
+    shots: Shots | None = None,
+) -> Evaluation:
+    """Write what a training was and gave; return the evaluation of the adapters that are kept."""
+    evaluation = kept.evaluation
+    assert evaluation is not None, "the kept adapters are tested at the end"
+    if selection.rule == "valid":  # chosen before the end
+        show_aurocs(options, env, evaluation)
+    write_results(
+        options,
+        env,
+        weights,
+        evaluation,
+        test_set,
+        kept.path,
+        **selection.as_dict(),
+        train_loss=losses,
+        shots=shots and shots.names(),
+        empty_masks=test_set.empty_masks,
     )
+    return evaluation
+
+
+def write_test_results(
+    options: Options,
+    env: Environment,
+    weights: Path,
+    evaluation: Evaluation,
+    predictions: Predictions,
+    test_set: ImageSet,
+    adapters: Path,
+    **more: Any,
+) -> None:
+    """Measure a scored test set, draw the pictures asked for, and write all of it."""
+    if env.world.first:
+        details = measure(
+            evaluation,
+            predictions,
+            threshold=options.threshold,
+            resamples=options.bootstrap,
+            seed=options.seed,
+        )
+        more["details"], curves = without_curves(details)
+        write_json(options.out / "curves.json", curves)
+        more["empty_masks"] = test_set.empty_masks
+        if options.pictures:
+            threshold, pictures = draw(options, evaluation, predictions, test_set, details)
+            more |= {"threshold": threshold, "pictures": pictures}
+    write_results(options, env, weights, evaluation, test_set, adapters, **more)
+
+
+def draw(
+    options: Options,
+    evaluation: Evaluation,
+    predictions: Predictions,
+    test_set: ImageSet,
+    details: Mapping[str, Any],
+) -> tuple[float, list[dict[str, Any]]]:
+    """Write the pictures; return the threshold of their contours and metrics.json's entries."""
+    from mvfa.panels import SCALE, Picture  # slow to import
+    from mvfa.pictures import choose, write_pictures  # slow to import
+
+    maps = Maps(predictions)
+    files = image_files(test_set, options.data_path)
+    threshold = details["pixel"]["both"]["threshold"] if details["pixel"] else MAP_THRESHOLD
+    if options.threshold is not None:
+        threshold = options.threshold
+    generator = torch.Generator().manual_seed(options.seed)
+    labels = test_set.labels
+    order = options.picture_order
+    pictures = []
+    for i in choose(evaluation.scores, labels, options.pictures, order, generator):
+        text, memory, final = maps.block(slice(i, i + 1))  # each [1, S, S]
+        picture = Picture(
+            index=i,
+            file=files[i],
+            label=int(labels[i]),
+            score=float(evaluation.scores[i]),
+            rank=order,
+            image=test_set[i].image.permute(1, 2, 0).numpy(),  # [S, S, 3]
+            mask=test_set.mask(i).numpy() if predictions.masks is not None else None,
+            text_map=text[0].cpu().numpy(),
+            memory_map=None if memory is None else memory[0].cpu().numpy(),
+            final_map=final[0].cpu().numpy(),
+        )
+        pictures.append(picture)
+    scale = SCALE if options.picture_scale == "common" else None
+    return threshold, write_pictures(options.out, pictures, threshold, scale)

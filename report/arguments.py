@@ -1,4 +1,4 @@
-"""Flags of reproduce.py, and what they ask for."""
+"""Flags of reproduce.py, and the request they make. This module needs no torch."""
 
 import argparse
 import os
@@ -6,328 +6,344 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from dataset.catalog import known_name
+from dataset.catalog import PAPER_ORDER, known_name
 from errors import UserError
+from mvfa.flags import SEED, Flags, Parser, number
 from mvfa.options import (
     DEFAULT_MODEL,
+    DEFAULT_SEED,
     FEW,
     PRECISIONS,
-    SEED,
+    SHOT_LISTS,
     ZERO,
-    Parser,
+    add_trust,
     default_cache,
-    number,
-    truth,
 )
 from mvfa.recipe import CHOICES, RECIPES
-from report.plan import SKIN, TABLES, Wanted
-from report.study import OBJECTS
+from report.experiments import SKIN, TABLES, StudyOptions
+from synthetic.settings import MODEL, MODEL_FLAGS, TRAINING_FLAGS
 
-SHOTS = (2, 4, 8, 16)  # of figure 3
-PICTURES = 6  # an object
-CHOSEN = (
-    "objects",
-    "shots",
-    "seeds",
-    "draws",
-    "recipe",
-    "select",
-    "epoch",
-    "published",
-)  # told on the page
+SHOTS = (2, 4, 8, 16)  # K of figure 3
+PICTURES = 6  # of each run
 DEMO_JOBS = 4  # at most
-DEMO_ROOT, ROOT = Path("demo"), Path("reproduction")
-# what a demo run is given beside the demo's own model and training flags
-DEMO_STEERING = {
-    FEW: "--epoch 3 --batch_size 8",
-    ZERO: "--epoch 1 --batch_size 8 --learning_rate 3e-3",
-}
+ROOT = Path("reproduction")
+DEMO_ROOT = Path("demo")
+EXAMPLES = ("table1 table2 --objects Brain Liver", "all --plan")
+# flags that change results: the page shows those that are not the defaults
+SHOWN = ("objects", "shots", "seeds", "draws", "recipe", "select", "epoch", "published")
+TRAINING_ONLY = ("seeds", "recipe", "select", "epoch")  # no effect on published adapters
 
 
 @dataclass(frozen=True)
 class Request:
-    """What reproduce.py was asked for; `told` is the command as the page tells it."""
+    """What reproduce.py was asked for; `command` is the command line as the page shows it."""
 
-    wanted: Wanted
+    options: StudyOptions
     root: Path
     plan: bool
     demo: bool
     cluster: str | None
     jobs: int
     cluster_options: dict[str, str | int]
-    told: str
+    command: str
 
     @property
     def runs(self) -> Path:
-        """The folder of the runs."""
+        """Folder of the runs."""
         return self.root / "runs"
 
 
-def build_parser() -> Parser:
-    """The parser."""
-    parser = Parser(
-        prog="reproduce.py", description="Make the tables and figures.", allow_abbrev=False
-    )
-    add = parser.add_argument
-    objects = (
-        f"of {' '.join(OBJECTS)}, and for the table skin {' '.join(SKIN)} (default: the first six)"
-    )
-    add(
+def add_tables(parser: Parser) -> None:
+    """Add what is computed: tables, objects, shots, seeds, draws."""
+    flags = Flags(parser, "what to compute")
+    flags.group.add_argument(
         "tables",
         nargs="+",
         choices=[*TABLES, "all"],
         metavar="TABLE",
-        help=f"all, or some of {' '.join(TABLES)}",
+        help=f"all, or some of {' '.join(TABLES)} (no default)",
     )
-    add(
-        "--objects",
-        nargs="+",
+    several = {"nargs": "+"}
+    flags.add(
+        "objects",
+        f"some of {' '.join(PAPER_ORDER)}, and for the table skin of {' '.join(SKIN)}",
+        list(PAPER_ORDER),
+        shown="the first six",
         type=known_name,
-        choices=[*OBJECTS, *SKIN],
-        default=list(OBJECTS),
+        choices=[*PAPER_ORDER, *SKIN],
         metavar="OBJ",
-        help=objects,
+        **several,
     )
-    add(
-        "--shots",
-        nargs="+",
+    flags.add(
+        "shots",
+        "numbers of shots of figure 3",
+        list(SHOTS),
+        shown=SHOTS,
         type=number(int, 1),
-        default=list(SHOTS),
         metavar="K",
-        help="of figure 3 (2 4 8 16)",
+        **several,
     )
-    add(
-        "--seeds",
-        nargs="+",
+    flags.add(
+        "seeds",
+        "one run for each; tables show mean and standard deviation",
+        [DEFAULT_SEED],
+        shown=DEFAULT_SEED,
         type=SEED,
-        default=[111],
         metavar="SEED",
-        help="a run for each (default: 111)",
+        **several,
     )
-    add(
-        "--draws",
-        nargs="+",
+    flags.add(
+        "draws",
+        "draws of the shot lists, one run for each",
+        [0],
+        shown=0,
         type=number(int, 0),
-        default=[0],
         metavar="D",
-        help="of the shot lists (default: 0)",
+        **several,
     )
-    add("--recipe", choices=list(RECIPES), default="released", help="(default: released)")
-    add(
-        "--select",
-        choices=CHOICES["select"],
-        help="which checkpoint is tested (default: the recipe's)",
+    flags.add(
+        "pictures", "test images that each run draws", PICTURES, type=number(int, 0), metavar="N"
     )
-    add(
-        "--epoch",
+    group = flags.group.add_argument
+    group("--plan", action="store_true", help="list the runs and what is missing, and stop")
+    group("--demo", action="store_true", help="use synthetic images and a small stand-in for CLIP")
+
+
+def add_training(parser: Parser) -> None:
+    """Add how the adapters are made."""
+    flags = Flags(parser, "adapters")
+    flags.add(
+        "recipe",
+        "released: what the released code does; paper: what the paper says",
+        "released",
+        choices=list(RECIPES),
+    )
+    flags.add(
+        "select", "which checkpoint is tested", shown="the recipe's", choices=CHOICES["select"]
+    )
+    flags.add(
+        "epoch",
+        "epochs",
+        shown="50; in the demo 3, zero-shot 1",
         type=number(int, 1),
         metavar="N",
-        help="epochs (default: 50; in the demo 3, zero-shot 1)",
     )
-    add(
-        "--pictures",
-        type=number(int, 0),
-        default=PICTURES,
-        metavar="N",
-        help=f"a run (default: {PICTURES})",
-    )
-    published = "test the authors' adapters DIR/few-shot/<obj>.pth and DIR/zero-shot/<obj>.pth; train nothing"
-    add(
-        "--published",
+    flags.add(
+        "published",
+        "train nothing: test the authors' adapters DIR/few-shot/<obj>.pth and "
+        "DIR/zero-shot/<obj>.pth; without a value DIR is ckpt",
+        shown="adapters are trained",
         type=Path,
         nargs="?",
         const=Path("ckpt"),
         metavar="DIR",
-        help=f"{published} (DIR: ckpt)",
     )
-    add("--plan", action="store_true", help="list what would run and what it lacks, and stop")
-    add(
-        "--demo",
-        action="store_true",
-        help="on synthetic images and a small stand-in for CLIP, which are made first",
+
+
+def add_files(parser: Parser) -> None:
+    """Add what is read and written."""
+    flags = Flags(parser, "files")
+    folder = {"type": Path, "metavar": "DIR"}
+    flags.add("root", "folder of runs and report", shown=f"{ROOT}; demo: {DEMO_ROOT}", **folder)
+    flags.add(
+        "data_path", "folder of the <obj>_AD folders", shown="data; demo: below --root", **folder
     )
-    add(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help=f"of runs and report (default: {ROOT}; in the demo {DEMO_ROOT})",
+    flags.add(
+        "fewshot_path",
+        "folder of the lists <obj>/<K>-shot.txt",
+        shown=f"{SHOT_LISTS}; demo: below --root",
+        **folder,
     )
-    add("--data_path", type=Path, metavar="DIR", help="holds <obj>_AD folders (default: data)")
-    add(
-        "--fewshot_path",
-        type=Path,
-        metavar="DIR",
-        help="holds <obj>/<K>-shot.txt (default: dataset/fewshot_seed)",
-    )
-    add("--model_name", help=f"(default: {DEFAULT_MODEL}, or what --clip_path holds)")
-    add(
-        "--clip_path",
+    flags.add(
+        "clip_path",
+        "CLIP weights",
+        shown="the model's file in CLIP/ckpt",
         type=Path,
         metavar="FILE",
-        help="CLIP weights (default: the model's file in CLIP/ckpt)",
     )
-    trusted = (
-        "load a TorchScript file that is not a published one: it runs code that the file holds"
-    )
-    add(
-        "--trust_weights",
-        type=truth,
-        default=False,
-        metavar="yes|no",
-        help=f"{trusted} (default: no)",
-    )
-    add("--img_size", type=number(int, 1), metavar="S", help="image side in pixels (default: 240)")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    add(
-        "--precision",
+    add_trust(flags)
+    flags.add("cache_dir", "folder of cached text features", default_cache(), **folder)
+
+
+def add_machine(parser: Parser) -> None:
+    """Add the network, and where and how it runs."""
+    flags = Flags(parser, "model and machine")
+    count = {"type": number(int, 1), "metavar": "N"}
+    flags.add("model_name", "CLIP model", shown=f"{DEFAULT_MODEL}, or what --clip_path holds")
+    flags.add("img_size", "image side in pixels", shown="240; demo: 120", **count)
+    flags.add("device", "cpu, cuda, cuda:1, mps ...", shown="cuda where there is one, else cpu")
+    flags.add(
+        "precision",
+        "of the backbone's products",
+        shown="fp16 on CUDA, else fp32",
         choices=PRECISIONS,
-        help="of the backbone's products (default: fp32 on a CPU, fp16 on CUDA)",
     )
-    add(
-        "--workers",
+    flags.add(
+        "workers",
+        "processes that decode images",
+        shown="4 on CUDA, else 0",
         type=number(int, 0),
         metavar="N",
-        help="processes that decode images (default: by device)",
     )
-    add(
-        "--cache_dir",
-        type=Path,
-        default=default_cache(),
-        metavar="DIR",
-        help="text features are kept there",
+    flags.add(
+        "cluster",
+        "run jobs there, with the package submitit",
+        shown="this process",
+        choices=["slurm", "local"],
     )
-    add("--cluster", choices=["slurm", "local"], help="where jobs run, by submitit (default: here)")
-    told = "that share the work, here or on the cluster (default: 1; in the demo one a core, at most 4)"
-    add("--jobs", type=number(int, 1), metavar="J", help=f"jobs {told}")
-    add(
-        "--cluster_options",
+    flags.add(
+        "jobs",
+        "jobs that share the runs, on this machine or the cluster",
+        shown=f"1; in the demo one per core, at most {DEMO_JOBS}",
+        **count,
+    )
+    flags.add(
+        "cluster_options",
+        "for submitit, such as timeout_min=600",
+        [],
+        shown="none",
         nargs="+",
-        default=[],
         metavar="KEY=VALUE",
-        help="for submitit, as timeout_min=600",
     )
+
+
+def build_parser() -> Parser:
+    """Build the parser."""
+    parser = Parser("reproduce.py", "Make the tables and figures of the paper.", EXAMPLES)
+    add_tables(parser)
+    add_training(parser)
+    add_files(parser)
+    add_machine(parser)
     return parser
 
 
-def pair(text: str) -> tuple[str, str | int]:
-    """KEY=VALUE, a whole number where it is one. UserError for anything else."""
+def cluster_option(text: str) -> tuple[str, str | int]:
+    """Split KEY=VALUE; digits become an integer. UserError for anything else."""
     key, sign, value = text.partition("=")
     if not (key and sign and value):
-        build_parser().error(f"--cluster_options {text}: allowed is KEY=VALUE")
+        raise UserError(f"--cluster_options {text}: allowed is KEY=VALUE, as timeout_min=600")
     return key, int(value) if value.isdigit() else value
 
 
-def flags(given: argparse.Namespace, *names: str) -> list[str]:
-    """Those of some flags that were given, with their values."""
+def given_flags(values: argparse.Namespace, *names: str) -> list[str]:
+    """Return those of some flags that were given, with their values."""
     return [
         part
         for name in names
-        if getattr(given, name) is not None
-        for part in (f"--{name}", str(getattr(given, name)))
+        if getattr(values, name) is not None
+        for part in (f"--{name}", str(getattr(values, name)))
     ]
 
 
-def precision(given: argparse.Namespace) -> str:
-    """The precision that the runs will have; it is part of what tells runs apart."""
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return given.precision or ("fp16" if device.startswith("cuda") else "fp32")
+def default_precision(device: str | None) -> str:
+    """Return the precision of the runs on a device; None means CUDA where there is one."""
+    if device is None:
+        import torch  # slow, and only needed here
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "fp16" if device.startswith("cuda") else "fp32"
 
 
-def steering(given: argparse.Namespace) -> dict[str, tuple[str, ...]]:
-    """The flags of trainings that change their results, by setting."""
-    found: dict[str, tuple[str, ...]] = {}
+def training_flags(values: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Return the flags of trainings that change their results, by setting."""
+    flags = {}
     for setting in (FEW, ZERO):
-        found[setting] = (
-            *(DEMO_STEERING[setting].split() if given.demo else ()),
-            *flags(given, "epoch", "select"),
-        )
-    return found
+        demo = TRAINING_FLAGS[setting].split() if values.demo else ()
+        flags[setting] = (*demo, *given_flags(values, "epoch", "select"))
+    return flags
 
 
-def parse(argv: Sequence[str] | None, model: str) -> Request:
-    """What the flags ask for; `model` are the demo's own flags of the network. UserError for what cannot work."""
-    given = build_parser().parse_args(argv)
-    root = given.root or (DEMO_ROOT if given.demo else ROOT)
-    data = given.data_path or (root / "data" if given.demo else Path("data"))
-    lists = given.fewshot_path or (
-        root / "fewshot_seed" if given.demo else Path("dataset/fewshot_seed")
+def run_flags(values: argparse.Namespace) -> tuple[str, ...]:
+    """Return the flags of every run that change results."""
+    demo = MODEL_FLAGS.split() if values.demo else []
+    names = ("clip_path", "img_size") if values.demo else ("model_name", "clip_path", "img_size")
+    precision = values.precision or default_precision(values.device)
+    return (
+        *demo,
+        *given_flags(values, *names),
+        *("--precision", precision),
+        *("--recipe", values.recipe),
     )
-    name = (
-        model.split()[model.split().index("--model_name") + 1] if given.demo else given.model_name
-    )
-    shared = model.split() if given.demo else []
-    model_flags = (
-        ("clip_path", "img_size") if given.demo else ("model_name", "clip_path", "img_size")
-    )
-    shared += [
-        *flags(given, *model_flags),
-        "--precision",
-        precision(given),
-        "--recipe",
-        given.recipe,
+
+
+def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
+    """Return the study that the flags ask for; values given twice count once."""
+    base = root if values.demo else Path()
+    data_path = values.data_path or base / "data"
+    lists = root / "fewshot_seed" if values.demo else SHOT_LISTS
+    neutral = [
+        f"--data_path={data_path}",
+        f"--cache_dir={values.cache_dir}",
+        *given_flags(values, "device", "workers"),
     ]
-    if given.published is not None:
-        check_untrained(given)
-    places = [
-        f"--data_path={data}",
-        f"--cache_dir={given.cache_dir}",
-        *flags(given, "device", "workers"),
-    ]
-    places += ["--trust_weights=yes"] if given.trust_weights else []
-    tables = TABLES if "all" in given.tables else tuple(given.tables)
-    wanted = Wanted(
-        tables=tables,
-        objects=tuple(given.objects),
-        shots=tuple(dict.fromkeys(given.shots)),  # one asked for twice would count as two runs
-        seeds=tuple(dict.fromkeys(given.seeds)),
-        draws=tuple(dict.fromkeys(given.draws)),
-        data_path=data,
-        fewshot_path=lists,
-        model_name=name if name or given.clip_path else DEFAULT_MODEL,
-        clip_path=given.clip_path,
-        steering=steering(given),
-        shared=tuple(shared),
-        places=tuple(places),
-        pictures=given.pictures,
-        published=given.published,
+    if values.trust_weights:
+        neutral.append("--trust_weights=yes")
+    model = MODEL if values.demo else values.model_name
+    if model is None and values.clip_path is None:
+        model = DEFAULT_MODEL
+    return StudyOptions(
+        tables=TABLES if "all" in values.tables else tuple(values.tables),
+        objects=tuple(values.objects),
+        shots=tuple(dict.fromkeys(values.shots)),
+        seeds=tuple(dict.fromkeys(values.seeds)),
+        draws=tuple(dict.fromkeys(values.draws)),
+        data_path=data_path,
+        fewshot_path=values.fewshot_path or lists,
+        model_name=model,
+        clip_path=values.clip_path,
+        run_flags=run_flags(values),
+        training_flags=training_flags(values),
+        neutral_flags=tuple(neutral),
+        pictures=values.pictures,
+        published=values.published,
     )
-    told = [f"--{key} {' '.join(map(str, value))}" for key, value in chosen(given).items()]
+
+
+def parse(argv: Sequence[str] | None) -> Request:
+    """Return what the flags ask for. UserError for what cannot work, before torch is imported."""
+    values = build_parser().parse_args(argv)
+    cluster_options = dict(map(cluster_option, values.cluster_options))
+    if values.published is not None:
+        check_untrained(values)
+    root = values.root or (DEMO_ROOT if values.demo else ROOT)
+    demo_jobs = min(os.cpu_count() or 1, DEMO_JOBS)
     return Request(
-        wanted=wanted,
+        options=study_options(values, root),
         root=root,
-        plan=given.plan,
-        demo=given.demo,
-        cluster=given.cluster,
-        jobs=given.jobs or (min(os.cpu_count() or 1, DEMO_JOBS) if given.demo else 1),
-        cluster_options=dict(map(pair, given.cluster_options)),
-        told=" ".join(
-            ["python reproduce.py", *(["--demo"] if given.demo else []), *given.tables, *told]
-        ),
+        plan=values.plan,
+        demo=values.demo,
+        cluster=values.cluster,
+        jobs=values.jobs or (demo_jobs if values.demo else 1),
+        cluster_options=cluster_options,
+        command=command_line(values),
     )
 
 
-def check_untrained(given: argparse.Namespace) -> None:
-    """Raise UserError for flags that steer trainings, given together with --published."""
-    default = build_parser().parse_args(["all"])
-    steered = [
-        name
-        for name in ("seeds", "recipe", "select", "epoch")
-        if getattr(given, name) != getattr(default, name)
-    ]
-    if given.demo:
+def changed(values: argparse.Namespace, names: Sequence[str]) -> dict[str, object]:
+    """Return those of some flags whose values are not the defaults."""
+    defaults = build_parser().parse_args(["all"])
+    return {
+        name: getattr(values, name)
+        for name in names
+        if getattr(values, name) != getattr(defaults, name)
+    }
+
+
+def check_untrained(values: argparse.Namespace) -> None:
+    """Raise UserError for flags of trainings that are given together with --published."""
+    if values.demo:
         raise UserError("--published tests the authors' adapters on real images; leave out --demo")
-    if steered:
+    useless = changed(values, TRAINING_ONLY)
+    if useless:
         raise UserError(
-            f"--published trains nothing, so --{steered[0]} has no effect; leave it out"
+            f"--published trains nothing, so --{next(iter(useless))} has no effect; leave it out"
         )
 
 
-def chosen(given: argparse.Namespace) -> dict[str, list[object]]:
-    """What the page says of the command: the flags that change results, where they are not the defaults."""
-    asked = {name: getattr(given, name) for name in CHOSEN}
-    default = build_parser().parse_args(["all"])
-    return {
-        k: v if isinstance(v, list) else [v] for k, v in asked.items() if v != getattr(default, k)
-    }
+def command_line(values: argparse.Namespace) -> str:
+    """Return the command as the page shows it: the flags that change results."""
+    parts = ["python reproduce.py", *(["--demo"] if values.demo else []), *values.tables]
+    for name, value in changed(values, SHOWN).items():
+        texts = map(str, value) if isinstance(value, list) else [str(value)]
+        parts.append(f"--{name} {' '.join(texts)}")
+    return " ".join(parts)

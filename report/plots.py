@@ -7,10 +7,14 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from report.study import DONE, Cell, Study, TableSpec, number
-from report.tables import METRIC_TITLES, Table
+from report.tables import GRANULARITIES, METRIC_TITLES, Table
 
-# colours that stay apart for every kind of colour vision (Okabe and Ito), and a dash for each besides
-BRANCHES = {"both": ("#1b1b1b", "solid"), "text": ("#0072b2", "dash"), "memory": ("#d55e00", "dot")}
+# distinguishable with every kind of colour vision (Okabe and Ito), each with its own dash
+BRANCH_LINES = {
+    "both": ("#1b1b1b", "solid"),
+    "text": ("#0072b2", "dash"),
+    "memory": ("#d55e00", "dot"),
+}
 SHOT_LINES = {
     "ours": ("this study", "#0072b2", "solid", "circle"),
     "paper": ("paper", "#d55e00", "dash", "square"),
@@ -25,12 +29,12 @@ Plot = dict[str, Any]
 
 
 def plain(figure: go.Figure) -> Plot:
-    """A figure as JSON values."""
+    """Return a figure as JSON values."""
     return dict(json.loads(figure.to_json()))
 
 
 def layout(title: str, across: str, up: str) -> go.Layout:
-    """The look that all plots share; the page sets the width."""
+    """Return the layout that all plots share; the page sets the width."""
     return go.Layout(
         template="none",
         title={"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
@@ -57,7 +61,10 @@ def layout(title: str, across: str, up: str) -> go.Layout:
 
 
 def shot_plot(spec: TableSpec, records: Sequence[Mapping[str, Any]], title: str) -> Plot | None:
-    """AUROC in percent over the number of shots, of one object and metric; None where there is no figure at all."""
+    """Return AUROC in percent over the number of shots, of one object and metric.
+
+    None where there is no result at all. Error bars are sample standard deviations over runs.
+    """
     by_row = {record["row"]: record for record in records}
     points = [
         (k, by_row[row])
@@ -66,18 +73,16 @@ def shot_plot(spec: TableSpec, records: Sequence[Mapping[str, Any]], title: str)
     ]
     figure = go.Figure(layout=layout(title, "shots K", "AUROC in percent"))
     for key, (name, colour, dash, symbol) in SHOT_LINES.items():
-        kept = [(k, record) for k, record in points if number(record[key]) is not None]
-        if not kept:
+        scored = [(k, record) for k, record in points if number(record[key]) is not None]
+        if not scored:
             continue
-        deviations = [number(record["sd"]) for _, record in kept] if key == "ours" else []
-        bars = (
-            {"type": "data", "array": [d or 0 for d in deviations], "visible": True}
-            if any(deviations)
-            else None
-        )
+        deviations = [number(record["sd"]) for _, record in scored] if key == "ours" else []
+        bars = None
+        if any(deviations):
+            bars = {"type": "data", "array": [sd or 0 for sd in deviations], "visible": True}
         figure.add_scatter(
-            x=[k for k, _ in kept],
-            y=[round(record[key], 4) for _, record in kept],
+            x=[k for k, _ in scored],
+            y=[round(record[key], 4) for _, record in scored],
             name=name,
             mode="lines+markers",
             error_y=bars,
@@ -92,32 +97,38 @@ def shot_plot(spec: TableSpec, records: Sequence[Mapping[str, Any]], title: str)
 
 
 def shot_plots(study: Study, spec: TableSpec, long: Table) -> dict[str, Plot]:
-    """The shot curves of a table by plot name; empty unless the table is a shot curve."""
+    """Return the shot curves of a table by plot name; empty unless the table is a shot curve."""
     plots = {}
     for obj in spec.objects if spec.shots else ():
         for metric in study.metrics_of(obj):
-            told = METRIC_TITLES[metric]
-            records = [r for r in long.records if (r["object"], r["metric"]) == (obj, told)]
-            plot = shot_plot(spec, records, f"{obj}, {told}")
+            title = METRIC_TITLES[metric]
+            records = [r for r in long.records if (r["object"], r["metric"]) == (obj, title)]
+            plot = shot_plot(spec, records, f"{obj}, {title}")
             if plot:
                 plots[f"{spec.name}-{obj}-{metric}"] = plot
     return plots
 
 
-def curve_plot(cell: Cell, level: str, kind: str) -> Plot | None:
-    """ROC ("roc") or precision over recall ("pr") of the branches of a cell, at "image" or "pixel" level."""
-    told, across, up = CURVES[kind]
-    figure = go.Figure(layout=layout(f"{told}, {level} level", across, up))
-    for branch, (colour, dash) in BRANCHES.items():
-        measures = cell.measures(level, branch)
+def curve_plot(cell: Cell, granularity: str, kind: str) -> Plot | None:
+    """Return a cell's ROC ("roc") or precision-recall ("pr") curves, one for each branch.
+
+    `granularity` is "image" or "pixel". None where there are no curves.
+    """
+    title, across, up = CURVES[kind]
+    figure = go.Figure(layout=layout(f"{title}, {granularity}s", across, up))
+    for branch, (colour, dash) in BRANCH_LINES.items():
+        measures = cell.measures(granularity, branch)
         points = [(round(float(x), 4), round(float(y), 4)) for x, y in measures.get(kind) or []]
         if not points:
             continue
         area = number(measures.get("auroc" if kind == "roc" else "average_precision"))
-        name = branch if area is None else f"{branch} ({100 * area:.2f})"
         xs, ys = zip(*points, strict=True)
         figure.add_scatter(
-            x=list(xs), y=list(ys), name=name, mode="lines", line={"color": colour, "dash": dash}
+            x=list(xs),
+            y=list(ys),
+            name=branch if area is None else f"{branch} ({100 * area:.2f})",
+            mode="lines",
+            line={"color": colour, "dash": dash},
         )
     if not figure.data:
         return None
@@ -129,12 +140,12 @@ def curve_plot(cell: Cell, level: str, kind: str) -> Plot | None:
 
 
 def curve_plots(cell: Cell) -> dict[str, Plot]:
-    """All curves of a done cell by "<level>-<kind>"; those that it lacks are left out."""
+    """Return the curves of a done cell by "<granularity>-<kind>", those that exist."""
     if cell.state != DONE:
         return {}
     plots = {
-        f"{level}-{kind}": curve_plot(cell, level, kind)
-        for level in ("image", "pixel")
+        f"{granularity}-{kind}": curve_plot(cell, granularity, kind)
+        for granularity in GRANULARITIES
         for kind in CURVES
     }
     return {name: plot for name, plot in plots.items() if plot}

@@ -1,4 +1,8 @@
-"""What a report is made of: the tables wanted, the runs that fill them, and the figures published by others."""
+"""What a report is made of: tables, the runs that fill their cells, and published results.
+
+A cell is one row and object of a table; with several seeds or draws it holds several runs. A `Cell`
+is one of them: one training and one test. This module needs no torch.
+"""
 
 import csv
 import json
@@ -8,35 +12,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataset.catalog import CATALOG
+from dataset.catalog import CATALOG, PAPER_ORDER
 from errors import UserError
 
-OBJECTS = (
-    "Histopathology",
-    "Chest",
-    "Retina_OCT2017",
-    "Brain",
-    "Liver",
-    "Retina_RESC",
-)  # the paper's order
 METRICS = ("image_auroc", "pixel_auroc")
-DONE, MISSING, FAILED = STATES = ("done", "missing", "failed")
-AVERAGE = (
-    "average"  # the object name under which paper_results.csv keeps a mean over all six objects
-)
+DONE = "done"
+MISSING = "missing"
+FAILED = "failed"
+STATES = (DONE, MISSING, FAILED)
+AVERAGE = "average"  # the object of a mean over all six objects in paper_results.csv
 PUBLISHED = Path(__file__).parent / "paper_results.csv"
 
-Figures = Mapping[
-    tuple[str, str, str, str, str], float
-]  # (table, shot, method, object, metric) -> percent
+# (table, shot, method, object, metric) -> percent
+PublishedResults = Mapping[tuple[str, str, str, str, str], float]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and one test. `metrics` and `training` are the contents of their metrics.json.
+    """One run (training and test) of a table's cell.
 
-    `reason` tells what a missing cell lacks, or the error of a failed one. `folder` is the test's, with its pictures,
-    `learned` the training's: places of several tables may share both.
+    `metrics` and `training` are the contents of their metrics.json, with the curves of curves.json.
+    `reason` says what a missing run needs, or the error of a failed one. `folder` is the folder of
+    the test, with its pictures, `training_folder` that of the training: cells of several tables may
+    share both. Raises ValueError for an unknown state.
     """
 
     table: str
@@ -49,7 +47,7 @@ class Cell:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
-    learned: Path | None = None
+    training_folder: Path | None = None
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
@@ -57,21 +55,29 @@ class Cell:
 
     @property
     def run(self) -> tuple[int, int]:
-        """Seed and draw: what tells apart the runs that are averaged."""
+        """Seed and draw, which distinguish the runs that are averaged."""
         return self.seed, self.draw
 
+    @property
+    def label(self) -> str:
+        """The cell's name within its table."""
+        return f"{self.row}, {self.obj}, seed {self.seed}, draw {self.draw}"
+
     def percent(self, metric: str) -> float | None:
-        """`image_auroc` or `pixel_auroc` in percent; None unless the cell is done and has it."""
+        """Return `image_auroc` or `pixel_auroc` in percent; None unless the cell is done."""
         return percent(self.metrics.get(metric)) if self.state == DONE else None
 
-    def measures(self, level: str, branch: str) -> Mapping[str, Any]:
-        """The detailed metrics of "image" or "pixel", of "text", "memory" or "both"; empty where there are none."""
-        return ((self.metrics.get("details") or {}).get(level) or {}).get(branch) or {}
+    def measures(self, granularity: str, branch: str) -> Mapping[str, Any]:
+        """Return the detailed metrics of "image" or "pixel" and "text", "memory" or "both".
+
+        Empty where there are none.
+        """
+        return ((self.metrics.get("details") or {}).get(granularity) or {}).get(branch) or {}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where paper_results.csv holds a row: its columns `table`, `shot` (a number as text) and `method`."""
+    """Where paper_results.csv holds a row: its columns `table`, `shot` and `method`, as text."""
 
     table: str
     shot: str
@@ -80,7 +86,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Published:
-    """What others have published for one row of a table; None where they have nothing."""
+    """Sources of the published results of one row of a table; None where nothing was published."""
 
     row: str
     paper: Source | None = None
@@ -91,101 +97,106 @@ class Published:
 class TableSpec:
     """One table: rows x objects.
 
-    `shots` gives K of each row where the table is a shot curve, else it is empty. `gallery`: its pictures are shown.
+    `shots` holds K of each row where the table is a shot curve, else it is empty. `heat_maps`: the
+    table's section shows heat maps, and the gallery shows its runs. Raises ValueError for shots
+    that do not match the rows, and for published results of a row that the table does not have.
     """
 
     name: str
     title: str
     caption: str
     rows: tuple[str, ...]
-    objects: tuple[str, ...] = OBJECTS
+    objects: tuple[str, ...] = PAPER_ORDER
     published: tuple[Published, ...] = ()
     shots: tuple[int, ...] = ()
-    gallery: bool = False
+    heat_maps: bool = False
 
     def __post_init__(self) -> None:
         if self.shots and len(self.shots) != len(self.rows):
             raise ValueError(f"{self.name}: {len(self.shots)} shots for {len(self.rows)} rows")
         if unknown := {p.row for p in self.published} - set(self.rows):
-            raise ValueError(f"{self.name}: published figures of unknown rows {sorted(unknown)}")
+            raise ValueError(f"{self.name}: published results of unknown rows {sorted(unknown)}")
 
     def of_row(self, row: str) -> Published:
-        """The published figures of a row."""
+        """Return the sources of the published results of a row."""
         return next((p for p in self.published if p.row == row), Published(row))
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that a report tells. `protocol` holds options, versions and hashes, printed as they are."""
+    """Everything that a report shows. `settings` holds options, versions and hashes.
+
+    Raises ValueError for a cell whose table, row or object is in no spec.
+    """
 
     title: str
     demo: bool
     specs: tuple[TableSpec, ...]
     cells: tuple[Cell, ...]
     command: str = ""
-    protocol: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = {spec.name: spec for spec in self.specs}
+        specs = {spec.name: spec for spec in self.specs}
         for cell in self.cells:
-            spec = known.get(cell.table)
+            spec = specs.get(cell.table)
             if spec is None or cell.row not in spec.rows or cell.obj not in spec.objects:
-                raise ValueError(f"no table has a place for {cell.table}, {cell.row}, {cell.obj}")
+                raise ValueError(f"no table has a cell {cell.table}, {cell.row}, {cell.obj}")
 
     def at(self, table: str, row: str, obj: str) -> list[Cell]:
-        """The runs of one place of a table, by seed and draw."""
+        """Return the runs of one row and object of a table, by seed and draw."""
         return sorted(
             (c for c in self.cells if (c.table, c.row, c.obj) == (table, row, obj)),
             key=lambda c: c.run,
         )
 
-    def places(self) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
-        """Every place of every table that has runs, in the tables' order."""
+    def groups(self) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
+        """Yield (table, row, object, runs) of every cell that has runs, in the tables' order."""
         for spec in self.specs:
             for row in spec.rows:
                 for obj in spec.objects:
                     if cells := self.at(spec.name, row, obj):
                         yield spec, row, obj, cells
 
-    def places_once(
-        self, of: Callable[[Cell], Path | None]
+    def unique_groups(
+        self, folder_of: Callable[[Cell], Path | None]
     ) -> Iterator[tuple[TableSpec, str, str, list[Cell]]]:
-        """Places, but for those whose runs are all, by a folder of theirs, runs of a place before them."""
+        """Yield `groups` without those whose runs have the same folders as an earlier group's."""
         seen: set[tuple[Path | None, ...]] = set()
-        for spec, row, obj, cells in self.places():
-            folders = tuple(map(of, cells))
+        for spec, row, obj, cells in self.groups():
+            folders = tuple(map(folder_of, cells))
             if None in folders or folders not in seen:
                 yield spec, row, obj, cells
             seen.add(folders)
 
     def count(self, state: str) -> int:
-        """How many cells are "done", "missing" or "failed"."""
+        """Return how many cells are "done", "missing" or "failed"."""
         return sum(cell.state == state for cell in self.cells)
 
     def has_pixels(self, obj: str) -> bool:
-        """Whether an object has masks: by the catalog, else by what was measured."""
+        """Return whether an object has masks: by the catalog, else by what was measured."""
         if obj in CATALOG:
             return CATALOG[obj].masks
         return any(c.obj == obj and c.percent("pixel_auroc") is not None for c in self.cells)
 
     def metrics_of(self, obj: str) -> tuple[str, ...]:
-        """The metrics of an object: image AUROC, and pixel AUROC where there are masks."""
+        """Return the metrics of an object: image AUROC, and pixel AUROC where it has masks."""
         return METRICS if self.has_pixels(obj) else METRICS[:1]
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number as a float, and None for anything else."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def percent(value: Any) -> float | None:
-    """A fraction in percent, or None."""
-    found = number(value)
-    return None if found is None else 100 * found
+    """Convert a fraction to percent; None for anything that is not a finite number."""
+    fraction = number(value)
+    return None if fraction is None else 100 * fraction
 
 
-def load_published(path: Path = PUBLISHED) -> dict[tuple[str, str, str, str, str], float]:
-    """The figures of paper_results.csv in percent, by table, shot, method, object and metric."""
+def load_published(path: Path = PUBLISHED) -> PublishedResults:
+    """Read paper_results.csv: percent by (table, shot, method, object, metric)."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {
@@ -194,9 +205,8 @@ def load_published(path: Path = PUBLISHED) -> dict[tuple[str, str, str, str, str
     }
 
 
-def load_metrics(folder: Path) -> dict[str, Any] | None:
-    """The metrics.json of a run; None if it is not there. UserError if it is cut or foreign."""
-    path = folder / "metrics.json"
+def load_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None if the file does not exist. UserError if it holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -204,8 +214,25 @@ def load_metrics(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON; remove it and run again") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no run's metrics; remove it and run again")
+        raise UserError(f"{path} is not a run's {path.name}; remove it and run again")
     return content
+
+
+def load_metrics(folder: Path) -> dict[str, Any] | None:
+    """Read metrics.json of a run, and add the curves of curves.json beside it to its details.
+
+    None if there is no metrics.json. UserError if a file is incomplete or of another kind.
+    """
+    metrics = load_json(folder / "metrics.json")
+    curves = load_json(folder / "curves.json")
+    if metrics is None or not curves or not metrics.get("details"):
+        return metrics
+    for granularity, branches in metrics["details"].items():
+        for branch, measures in (branches or {}).items():
+            points = (curves.get(granularity) or {}).get(branch)
+            if measures and points:
+                measures.update(points)
+    return metrics
 
 
 def load_cell(
@@ -218,10 +245,24 @@ def load_cell(
     test: Path,
     training: Path | None = None,
 ) -> Cell:
-    """A cell from the folders of its test and training: done if the test has left metrics, else missing."""
+    """Load a cell from the folders of its test and training.
+
+    It is done if the test has written metrics.json, else missing. UserError for a file that cannot
+    be read.
+    """
     metrics = load_metrics(test)
     if metrics is None:
         return Cell(table, row, obj, seed, draw, MISSING, "not run")
-    learned = load_metrics(training) if training else None
-    place = (table, row, obj, seed, draw, DONE, "")
-    return Cell(*place, metrics=metrics, training=learned or {}, folder=test, learned=training)
+    trained = load_metrics(training) if training else None
+    return Cell(
+        table,
+        row,
+        obj,
+        seed,
+        draw,
+        DONE,
+        metrics=metrics,
+        training=trained or {},
+        folder=test,
+        training_folder=training,
+    )

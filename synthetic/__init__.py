@@ -1,1 +1,1 @@
-"""Invented images and networks for the demo, the tests and the benchmarks: nothing here is real data."""
+"""Synthetic images and stand-in networks for demo, tests and benchmarks; no real data."""

@@ -1,9 +1,11 @@
-"""A synthetic demo dataset in the layout of the benchmark, to try the whole program without medical images.
+"""A synthetic dataset in the layout of the benchmark, to run the whole program without real images.
 
-<root>/data/<name>_AD/{valid,test}/{good,Ungood}/img/NNN.png
-<root>/data/<name>_AD/{valid,test}/Ungood/anomaly_mask/NNN.png    objects with masks: 8-bit grey, 0 or 255
-<root>/fewshot_seed/<name>/<K>-shot.txt                           names of K normal and K abnormal valid images
-<root>/data/pictures.png                                          some of each object's images
+    <root>/data/<name>_AD/{valid,test}/{good,Ungood}/img/NNN.png
+    <root>/data/<name>_AD/{valid,test}/Ungood/anomaly_mask/NNN.png   masks: 8-bit grey, 0 or 255
+    <root>/fewshot_seed/<name>/<K>-shot.txt                          names of K + K valid images
+    <root>/data/pictures.png                                         some of each object's images
+
+Letters: H, W image height and width in pixels.
 """
 
 import zlib
@@ -17,102 +19,110 @@ from PIL import Image as PILImage
 from torchvision.utils import save_image
 
 from dataset.catalog import CATALOG
+from dataset.draws import TAGS
+from dataset.folder import LABELS, image_folder, mask_folder
 from synthetic.anatomy import PAINTERS, paint
 from synthetic.brushes import Image, Mask
 
-__all__ = ["paint", "picture", "write_demo"]
-
-LABELS = ("good", "Ungood")
+IMAGE_SEED = 111  # of the images and their shot lists, whatever seed a training has
+COVER = 0.5  # a pixel of a scaled mask is set if more than this part of it is covered
 
 
 def generator(*key: object) -> np.random.Generator:
-    """The random numbers that belong to a key, the same in every run and whatever else is drawn."""
+    """Return a random generator seeded by a key, the same in every run."""
     return np.random.default_rng(zlib.crc32("/".join(map(str, key)).encode()))
 
 
 def picture(
-    name: str, split: str, label: str, index: int, *, seed: int, size: int | None = None
+    name: str, split: str, state: str, index: int, *, seed: int, size: int | None = None
 ) -> tuple[Image, Mask]:
-    """One picture of the dataset: image [H, W, 3] uint8 RGB, and mask [H, W] bool, True on the lesion.
+    """Paint one image [H, W, 3] uint8 RGB and its mask [H, W] bool, True on the lesion.
 
-    It depends on the arguments alone. ``size`` is the height to scale to, with the shape of the image kept.
+    Both depend on the arguments alone. `name` is an object of PAINTERS, `state` "good" or "Ungood".
+    `size` is the height to scale to, with the same aspect ratio; None: the painted size.
     """
-    image, mask = paint(name, generator(seed, name, split, label, index), label == "Ungood")
+    image, mask = paint(name, generator(seed, name, split, state, index), bool(LABELS[state]))
     if size is None:
         return image, mask
-    shape = round(image.shape[1] * size / image.shape[0]), size
+    shape = (round(image.shape[1] * size / image.shape[0]), size)  # width, height
     cover = cv2.resize(mask.astype(np.float32), shape, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), np.uint8), np.asarray(
-        cover > 0.5
-    )
+    scaled = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    return np.asarray(scaled, np.uint8), np.asarray(cover > COVER)
 
 
 def write_images(
-    data: Path, name: str, split: str, label: str, count: int, *, seed: int, size: int | None
+    data: Path, name: str, split: str, state: str, count: int, *, seed: int, size: int | None
 ) -> None:
-    """Write ``count`` images of one split and label, and their masks if the object has masks, below ``data``."""
-    folder = data / f"{name}_AD" / split / label
-    with_masks = label == "Ungood" and CATALOG[name].masks
-    for kind in ("img", "anomaly_mask") if with_masks else ("img",):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
+    """Write `count` images of one split and state below `data`, and masks if the object has any."""
+    folder = image_folder(data, name, split, state)
+    folder.mkdir(parents=True, exist_ok=True)
+    with_masks = bool(LABELS[state]) and CATALOG[name].masks
+    if with_masks:
+        mask_folder(folder).mkdir(exist_ok=True)
     for index in range(count):
-        image, mask = picture(name, split, label, index, seed=seed, size=size)
-        PILImage.fromarray(image).save(folder / "img" / f"{index:03d}.png", compress_level=1)
+        image, mask = picture(name, split, state, index, seed=seed, size=size)
+        file = f"{index:03d}.png"
+        PILImage.fromarray(image).save(folder / file, compress_level=1)
         if with_masks:
-            PILImage.fromarray(mask.astype(np.uint8) * 255).save(
-                folder / "anomaly_mask" / f"{index:03d}.png", compress_level=1
-            )
+            grey = PILImage.fromarray(mask.astype(np.uint8) * 255)
+            grey.save(mask_folder(folder) / file, compress_level=1)
 
 
 def write_shots(folder: Path, name: str, valid: int, shots: Sequence[int], *, seed: int) -> None:
-    """Write the lists of the few images to learn from; a longer list starts with the shorter ones."""
+    """Write the shot lists of an object with one draw; a longer list starts with the shorter one.
+
+    `valid` is the number of images per state; an entry of `shots` above it is skipped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    orders = [generator(seed, name, "shots", label).permutation(valid) for label in LABELS]
+    orders = {state: generator(seed, name, "shots", state).permutation(valid) for state in LABELS}
     for count in shots:
         if count > valid:
             continue
         lines = [
-            f"{tag}-0: " + " ".join(f"{index:03d}.png" for index in order[:count])
-            for tag, order in zip("na", orders, strict=True)
+            f"{TAGS[state]}-0: " + " ".join(f"{index:03d}.png" for index in order[:count])
+            for state, order in orders.items()
         ]
         (folder / f"{count}-shot.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_sheet(path: Path, *, seed: int, side: int = 180) -> None:
-    """Write one picture of the dataset: a row an object, two normal and two abnormal test images, as squares."""
+    """Write an overview image: a row per object with two normal and two abnormal test images.
+
+    Each image is scaled to a square of `side` pixels.
+    """
     pictures = [
         cv2.resize(
-            picture(name, "test", label, index, seed=seed)[0],
+            picture(name, "test", state, index, seed=seed)[0],
             (side, side),
             interpolation=cv2.INTER_AREA,
         )
         for name in PAINTERS
-        for label in LABELS
+        for state in LABELS
         for index in range(2)
     ]
-    save_image(
-        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255, path, nrow=4, padding=4
-    )
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)  # [n, 3, side, side]
+    save_image(images / 255, path, nrow=4, padding=4)
 
 
 def write_demo(
     root: Path,
     *,
-    seed: int = 111,
+    seed: int = IMAGE_SEED,
     valid: int = 16,
     test: int = 24,
     shots: Sequence[int] = (2, 4, 8, 16),
     size: int | None = None,
 ) -> None:
-    """Write the demo dataset for all objects below ``root``.
+    """Write the dataset for all objects below `root`.
 
-    ``valid`` and ``test`` count the normal and the abnormal images each. ``size`` is the height of the images in
-    pixels, or None for the painted size of each object (240 to 320). An image depends only on the seed, its object,
-    split, label and number, so asking for more images leaves the others as they are.
+    An image depends only on the seed, its object, split, state and number, so asking for more
+    images does not change the others. The values of `shots` are the K of the lists. `size` is the
+    height of the images in pixels; None: the painted size of each object, 240 to 320. `valid` and
+    `test` count normal images; there are as many abnormal ones.
     """
     for name in PAINTERS:
         for split, count in (("valid", valid), ("test", test)):
-            for label in LABELS:
-                write_images(root / "data", name, split, label, count, seed=seed, size=size)
+            for state in LABELS:
+                write_images(root / "data", name, split, state, count, seed=seed, size=size)
         write_shots(root / "fewshot_seed" / name, name, valid, shots, seed=seed)
     write_sheet(root / "data" / "pictures.png", seed=seed)

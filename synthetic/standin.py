@@ -1,6 +1,7 @@
-"""Seeded stand-in weights in the names, shapes and type of the published CLIP ViT-L/14-336, and adapters for it.
+"""Seeded stand-in weights with the names, shapes and type of the published CLIP ViT-L/14-336.
 
-The reference figures were measured with these values, each of which depends on its tensor's name alone.
+With adapters for them. The reference values (SPEC section 8) were measured with these weights; the
+values of a tensor depend on its name alone.
 """
 
 import zlib
@@ -9,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from CLIP.adapter import HEADS
 from CLIP.model import CLIP
 from CLIP.weights import model_config
 
 NAME = "ViT-L-14-336"
-FIXED = {  # tensor: standard deviation
+LEVELS = 4  # adapters per head
+DEVIATIONS = {  # standard deviation by tensor, where it does not follow from the shape
     "visual.class_embedding": 0.3,
     "visual.positional_embedding": 0.1,
     "visual.proj": 1024**-0.5,
@@ -26,16 +29,17 @@ PUBLISHED_INTEGERS = {"input_resolution": 336, "context_length": 77, "vocab_size
 
 
 def draw(name: str, shape: tuple[int, ...], std: float) -> torch.Tensor:
+    """Draw normal values, float32, seeded by the tensor's name."""
     generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32) * std)
 
 
 def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """One tensor by its kind."""
+    """Return the values of one tensor, float32, by its kind."""
     if name == "logit_scale":
         return torch.tensor(4.6052)
-    if name in FIXED:
-        return draw(name, shape, FIXED[name])
+    if name in DEVIATIONS:
+        return draw(name, shape, DEVIATIONS[name])
     if "ln_" in name and name.endswith("weight"):
         return 1 + draw(name, shape, 0.05)
     if name.endswith("bias"):
@@ -45,7 +49,7 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def write_standin(folder: Path) -> None:
-    """Write standin.pt (856 MB) and adapters.pth."""
+    """Write standin.pt (856 MB, float16) and adapters.pth to a folder."""
     with torch.device("meta"):
         shapes = {
             name: tuple(tensor.shape)
@@ -55,9 +59,9 @@ def write_standin(folder: Path) -> None:
     state |= {name: torch.tensor(n) for name, n in PUBLISHED_INTEGERS.items()}
     torch.save(state, folder / "standin.pt")
     adapters: dict[str, dict[str, torch.Tensor]] = {}
-    for branch in ("seg", "det"):
-        for level in range(4):
+    for head in HEADS:
+        for level in range(LEVELS):
             for name, shape in (("fc1.0.weight", (768, 1024)), ("fc2.0.weight", (1024, 768))):
-                matrix = draw(f"{branch}.{level}.{name}", shape, shape[1] ** -0.5)
-                adapters.setdefault(f"{branch}_adapters", {})[f"{level}.{name}"] = matrix
+                matrix = draw(f"{head}.{level}.{name}", shape, shape[1] ** -0.5)
+                adapters.setdefault(f"{head}_adapters", {})[f"{level}.{name}"] = matrix
     torch.save(adapters, folder / "adapters.pth")

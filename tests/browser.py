@@ -20,7 +20,7 @@ FLAGS = (
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
-# a browser is no Python package: pip cannot bring it; .ci/run installs it, so there nothing is skipped
+# pip cannot install a browser; .ci/run does, so nothing is skipped there
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
     reason="chromium and chromedriver are not installed (apt install chromium-driver)",
@@ -29,7 +29,7 @@ needs_browser = pytest.mark.skipif(
 
 @contextmanager
 def browser(profile: Path) -> Iterator:
-    """A selenium driver with its own empty profile."""
+    """Start a selenium driver with its own empty profile."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -48,7 +48,7 @@ def browser(profile: Path) -> Iterator:
 
 
 def resize(driver, width: int, height: int = 900) -> None:
-    """Make the page's own window exactly this wide: Chromium's least window is wider than a telephone."""
+    """Set the page's width exactly: Chromium's smallest window is wider than a telephone."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 

@@ -1,18 +1,26 @@
-"""Shared fixtures: a tiny CLIP, the demo images, stand-in weights of full size."""
+"""Shared fixtures and helpers: a tiny CLIP, synthetic images, stand-in weights of full size."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from CLIP.adapter import AdapterForm
 from CLIP.model import CLIP, ClipConfig, Tower
 from CLIP.weights import create_model
+from dataset.catalog import object_info
+from dataset.shots import RANDOM_DRAW, Shots, choose_shots
+from loss import Objective
+from mvfa import forms
+from mvfa.engine import ScoreForm
+from mvfa.recipe import RECIPES
 from synthetic.images import write_demo
 from synthetic.network import write_demo_weights
 from synthetic.standin import write_standin
 
 REFERENCE = Path(__file__).parent / "reference"
-# one table of tolerances for comparing float32 results with an independent float32 implementation
+# for comparisons with an independent implementation, by dtype
 TOLERANCE = {
     torch.float32: {"rtol": 1e-4, "atol": 1e-5},
     torch.float64: {"rtol": 1e-9, "atol": 1e-12},
@@ -30,7 +38,7 @@ TINY = ClipConfig(
 
 
 def random_state(config: ClipConfig, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Seeded weights of any size under the published names, float32."""
+    """Draw weights of any size under the published names, float32."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in CLIP(config).state_dict().items()}
@@ -43,9 +51,37 @@ def random_state(config: ClipConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     return state
 
 
+def released_form(**changes) -> AdapterForm:
+    """Return the released code's form of adapters, with some fields changed."""
+    return replace(forms.adapter_form(RECIPES["released"]), **changes)
+
+
+def released_objective(**changes) -> Objective:
+    """Return the released code's loss, with some fields changed."""
+    return replace(forms.objective(RECIPES["released"]), **changes)
+
+
+def released_scores(**changes) -> ScoreForm:
+    """Return how the released code computes scores, with some fields changed."""
+    return replace(forms.score_form(RECIPES["released"]), **changes)
+
+
+def listed_shots(root: Path, name: str, k: int, draw: int = 0) -> Shots:
+    """Return the shots of a draw of the demo set's lists."""
+    return choose_shots(
+        root / "data", object_info(name), k, lists=root / "fewshot_seed", seed=0, draw=draw
+    )
+
+
+def random_shots(data: Path, name: str, k: int, seed: int = 0) -> Shots:
+    """Return shots that a seed draws, without a list."""
+    info = object_info(name)
+    return choose_shots(data, info, k, lists=Path("none"), seed=seed, draw=RANDOM_DRAW)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """No test reads or fills the user's cache."""
+    """Keep tests from reading or filling the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -53,7 +89,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory) -> Path:
-    """A weight file of a CLIP with four narrow blocks."""
+    """Write a weight file of a CLIP with four narrow blocks."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
     torch.save(random_state(TINY), path)
     return path
@@ -61,13 +97,13 @@ def tiny_path(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tiny_path) -> CLIP:
-    """That network, for images of 32 x 32."""
+    """Load that network for images of 32 x 32 pixels."""
     return create_model(None, tiny_path, image_size=32)
 
 
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory) -> Path:
-    """A small demo set of all six objects."""
+    """Write a small synthetic set of all objects."""
     root = tmp_path_factory.mktemp("demo")
     write_demo(root, valid=4, test=5, shots=(2, 4))
     return root
@@ -75,13 +111,13 @@ def demo_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_weights(tmp_path_factory) -> Path:
-    """The weight file of ViT-demo."""
+    """Write the weight file of ViT-demo."""
     return write_demo_weights(tmp_path_factory.mktemp("vit_demo"))
 
 
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory) -> Path:
-    """A folder with stand-in weights of the real size, and adapters."""
+    """Write stand-in weights of the published size, and adapters, to a folder."""
     folder = tmp_path_factory.mktemp("standin")
     write_standin(folder)
     return folder

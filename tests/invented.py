@@ -1,4 +1,4 @@
-"""An invented study for tests of the report: small pictures, several seeds, missing and failed cells."""
+"""An invented study for tests of the report: small pictures, missing and failed cells."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from report.study import DONE, FAILED, MISSING, Cell, Published, Source, Study, 
 
 SIDE = 24
 NASTY = "ValueError: <script>alert('x')</script> | \"quoted\" & more"
-LACK = "no shot list dataset/fewshot_seed/Liver/4-shot.txt"
+REASON = "no shot list dataset/fewshot_seed/Liver/4-shot.txt"
 FEW = "MVFA, 4-shot"
 RECIPE = {"options": {"recipe": {"select": "test"}}}
 
 
 def write_pictures(folder: Path, masks: bool) -> list[dict]:
-    """Three test images with a map that rises from left to right, and their entries of metrics.json."""
+    """Write three test images with a map that rises from left to right; return their entries."""
     (folder / "pictures").mkdir(parents=True)
     rise = np.tile(np.linspace(0, 255, SIDE).astype(np.uint8), (SIDE, 1))
     entries = []
@@ -43,7 +43,7 @@ def write_pictures(folder: Path, masks: bool) -> list[dict]:
 
 
 def branch(auroc: float, interval: bool, pixel: bool) -> dict:
-    """The detailed metrics of one branch."""
+    """Make the detailed metrics of one branch."""
     fpr = np.linspace(0, 1, 200)
     roc = np.stack([fpr, fpr ** (1 / auroc - 1)], axis=1).tolist()
     pr = np.stack([fpr, 1 - (1 - auroc) * fpr], axis=1).tolist()
@@ -66,7 +66,7 @@ def branch(auroc: float, interval: bool, pixel: bool) -> dict:
 
 
 def branches(auroc: float, memory: bool, interval: bool = False, pixel: bool = False) -> dict:
-    """All three branches."""
+    """Make the detailed metrics of all three branches."""
     return {
         "text": branch(auroc - 0.04, interval, pixel),
         "memory": branch(auroc - 0.06, interval, pixel) if memory else None,
@@ -75,8 +75,9 @@ def branches(auroc: float, memory: bool, interval: bool = False, pixel: bool = F
 
 
 def done(table: str, row: str, obj: str, image: float, pixel: float | None, **more) -> Cell:
-    """A done cell with the given AUROCs (fractions)."""
-    memory, folder = more.pop("memory", True), more.pop("folder", None)
+    """Make a done cell with the given AUROCs (fractions)."""
+    memory = more.pop("memory", True)
+    folder = more.pop("folder", None)
     metrics = {
         "image_auroc": image,
         "pixel_auroc": pixel,
@@ -105,13 +106,13 @@ def done(table: str, row: str, obj: str, image: float, pixel: float | None, **mo
 def paper(
     row: str, table: str, shot: str, method: str = "MVFA", readme: str | None = None
 ) -> Published:
-    """Where the published figures of a row are."""
+    """Say where the published results of a row are."""
     implementation = Source(readme, shot, "MVFA (implementation)") if readme else None
     return Published(row, Source(table, shot, method), implementation)
 
 
 def invented(folder: Path, demo: bool = False) -> Study:
-    """The study."""
+    """Make the study; `folder` gets its pictures."""
     shots = (2, 4, 8)
     curve = tuple(f"K = {k}" for k in shots)
     published = [
@@ -144,7 +145,7 @@ def invented(folder: Path, demo: bool = False) -> Study:
         done("table1", FEW, "Brain", 0.94, 0.96, seed=112),
         Cell("table1", FEW, "Brain", 113, 0, FAILED, NASTY),
         done("table1", FEW, "Chest", 0.8123, None, folder=folder / "chest"),
-        Cell("table1", FEW, "Liver", 111, 0, MISSING, LACK),
+        Cell("table1", FEW, "Liver", 111, 0, MISSING, REASON),
         Cell("table1", FEW, "Retina_RESC", 111, 0, FAILED, NASTY),
         done("skin", "zero-shot", "Skin", 0.7, None, memory=False),
     ]
@@ -154,11 +155,11 @@ def invented(folder: Path, demo: bool = False) -> Study:
             for seed in range(2)
         ]
         cells += [done("figure3", row, "Brain", 0.80 + 0.05 * gain, 0.9 + 0.02 * gain)]
-    protocol = {
+    settings = {
         "options": {"seeds": [111, 112], "recipe": {"keep": 0.8, "note": "<b>"}},
         "versions": {"python": "3.11.0", "torch": "2.6.0"},
         "weights": {"file": "ViT-demo.pt", "sha256": "0" * 64},
     }
     return Study(
-        "Invented study", demo, specs, tuple(cells), "python reproduce.py --tables table1", protocol
+        "Invented study", demo, specs, tuple(cells), "python reproduce.py --tables table1", settings
     )

@@ -1,6 +1,7 @@
-"""What the released code computes, computed by this project, on the images and stand-in weights of the reference.
+"""The reference values of SPEC section 8, computed by this project.
 
-`Bench` holds everything loaded once; each figure is a method, so that a test can change one thing and look again.
+`Bench` loads everything once; each value is a method, so that a test can change one thing and
+compute it again.
 """
 
 import json
@@ -10,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from CLIP.adapter import MVFA, AdapterForm
+from CLIP.adapter import MVFA
 from CLIP.weights import create_model
 from dataset.catalog import object_info
-from dataset.folder import record
+from dataset.folder import image_folder, record
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import Shots
-from loss import Objective
 from mvfa import checkpoint
-from mvfa.engine import Predictions, ScoreForm, Trainer, build_memory, predict, train
+from mvfa.engine import Predictions, Trainer, build_memory, predict, train
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.features import FeatureLoader
+from mvfa.recipe import LEVELS
 from prompt import text_features
+from tests.conftest import released_form, released_objective, released_scores
 
 REFERENCE = Path(__file__).parent / "reference"
 EXPECTED = json.loads((REFERENCE / "expected.json").read_text())
@@ -31,8 +33,9 @@ CPU = torch.device("cpu")
 
 
 def difference(got, expected) -> float:
-    """Largest absolute difference over the largest absolute value."""
-    got, expected = (np.asarray(x, dtype=np.float64) for x in (got, expected))
+    """Return the largest absolute difference divided by the largest absolute expected value."""
+    got = np.asarray(got, dtype=np.float64)
+    expected = np.asarray(expected, dtype=np.float64)
     assert got.shape == expected.shape, f"{got.shape} is not {expected.shape}"
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
@@ -46,64 +49,67 @@ class Bench:
             None, folder / "standin.pt", image_size=SIDE, activation=activation
         )
         self.adapters = checkpoint.load(folder / "adapters.pth")
-        self.branch = "seg" if self.info.masks else "det"
         self.text = text_features(self.clip, self.info.noun)
-        valid = REFERENCE / "data" / f"{obj}_AD" / "valid"
-        groups = (("good", ("n0.png", "n1.png")), ("Ungood", ("a0.png", "a1.png")))
+        normal = image_folder(REFERENCE / "data", obj, "valid", "good")
+        abnormal = image_folder(REFERENCE / "data", obj, "valid", "Ungood")
         shots = Shots(
-            *(
-                [record(self.info, valid / state / "img", n) for n in names]
-                for state, names in groups
-            )
+            [record(self.info, normal, name) for name in ("n0.png", "n1.png")],
+            [record(self.info, abnormal, name) for name in ("a0.png", "a1.png")],
         )
         self.support = Support(shots, self.info, SIDE)
         self.tests = evaluation_set(REFERENCE / "data", self.info, SIDE)
-        self.test_streams = self.streams(self.tests, 12)
-        self.support_streams = self.streams(self.support, 22)
-        list(self.support_streams.batches())
+        self.test_loader = self.loader(self.tests, 12)
+        self.support_loader = self.loader(self.support, 22)
+        list(self.support_loader.batches())
 
     def mvfa(self) -> MVFA:
-        """A model with the given adapters."""
-        mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, form=AdapterForm())
+        """Build a model with the reference's adapters."""
+        mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS, released_form())
         checkpoint.apply(mvfa, self.adapters)
         return mvfa
 
-    def streams(self, source, batch_size: int) -> FeatureLoader:
+    def loader(self, source, batch_size: int) -> FeatureLoader:
         return FeatureLoader(source, self.mvfa(), device=CPU, batch_size=batch_size, cache_gb=1)
 
     def memory(self, class_token: bool = True) -> list[Tensor]:
         return build_memory(
-            self.mvfa(), self.support_streams, self.support.normal, self.branch, class_token
+            self.mvfa(),
+            self.support_loader,
+            self.support.normal,
+            masks=self.info.masks,
+            class_token=class_token,
         )
 
     def predictions(self, few: bool) -> Predictions:
         bank = self.memory() if few else None
-        mvfa = self.mvfa()
-        return predict(
-            mvfa, self.test_streams, self.text, bank, masks=self.info.masks, form=ScoreForm()
-        )
+        masks = self.info.masks
+        form = released_scores()
+        return predict(self.mvfa(), self.test_loader, self.text, bank, masks=masks, form=form)
 
     def evaluation(self, few: bool) -> Evaluation:
-        return evaluate(self.predictions(few), self.test_streams)
+        return evaluate(self.predictions(few))
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Mean loss of the support set with the given adapters."""
-        trainer, losses = Trainer(self.mvfa(), Objective(), 0.0), []
-        for batch in self.support_streams.batches():
+        """Return the mean loss of the support set with the reference's adapters."""
+        trainer = Trainer(self.mvfa(), released_objective(), 0.0)
+        losses = []
+        for batch in self.support_loader.batches():
             masks = self.support.masks[batch.members] if self.info.masks else None
-            losses.append(
-                trainer.loss(batch.stream, self.support.labels[batch.members], masks, self.text)
-            )
+            labels = self.support.labels[batch.members]
+            losses.append(trainer.loss(batch.features, labels, masks, self.text))
         return torch.cat(losses).mean().item()
 
     def train(self, rate: float, steps: int = 44, **settings) -> tuple[list[float], MVFA]:
-        """Losses of the first steps in the reference's order, one image a step, and the model after them."""
-        mvfa, losses = self.mvfa(), []
-        trainer = Trainer(mvfa, Objective(), rate, **settings)
-        self.support_streams.batch_size = 1
-        train(
-            trainer, self.support_streams, {self.info.noun: self.text}, range(steps), losses.append
-        )
-        self.support_streams.batch_size = 22
+        """Train some steps of one image in the reference's order.
+
+        Returns their losses and the trained model.
+        """
+        mvfa = self.mvfa()
+        losses: list[float] = []
+        trainer = Trainer(mvfa, released_objective(), rate, **settings)
+        text = {self.info.noun: self.text}
+        self.support_loader.batch_size = 1
+        train(trainer, self.support_loader, text, range(steps), report=losses.append)
+        self.support_loader.batch_size = 22
         return losses, mvfa

@@ -1,4 +1,4 @@
-"""The yardstick of the benchmarks computes this project's numbers."""
+"""The baseline of the benchmarks computes the same numbers as this project."""
 
 import json
 
@@ -9,67 +9,73 @@ import torch
 import train_few
 from benchmarks import baseline
 from benchmarks.baseline_network import load
-from CLIP.adapter import MVFA
+from CLIP.adapter import HEADS, MVFA
 from CLIP.weights import create_model
 from dataset.catalog import object_info
 from dataset.medical_few import Support, evaluation_set
-from dataset.shots import choose_shots
-from loss import Objective
 from mvfa import checkpoint
-from mvfa.engine import ScoreForm, Trainer, build_memory, predict, train
+from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.evaluation import evaluate
 from mvfa.features import FeatureLoader
 from prompt import text_features
-from tests.conftest import TOLERANCE
+from tests.conftest import (
+    TOLERANCE,
+    listed_shots,
+    released_form,
+    released_objective,
+    released_scores,
+)
 
 CPU = torch.device("cpu")
-SIDE = 40  # not the side of the tiny network's position grid, so that resizing it shows
+SIDE = 40  # differs from the tiny network's position grid, so that the grid is resized
 LEVELS = (1, 2, 3, 4)
+SEED = 111
 OBJECTS = ["Brain", "Chest"]  # with masks and without
 
 
 def assert_near(got, expected) -> None:
-    got, expected = (torch.as_tensor(x, dtype=torch.float32) for x in (got, expected))
+    got = torch.as_tensor(got, dtype=torch.float32)
+    expected = torch.as_tensor(expected, dtype=torch.float32)
     torch.testing.assert_close(got, expected, **TOLERANCE[torch.float32])
 
 
 class Both:
-    """One object, one support set and the same adapters in the yardstick and in the program."""
+    """One object, one support set and the same adapters in the baseline and in the program."""
 
     def __init__(self, weights, root, obj: str) -> None:
         self.info = object_info(obj)
-        shots = choose_shots(root / "data", self.info, 2, lists=root / "fewshot_seed")
-        self.support = Support(shots, self.info, SIDE)
+        self.support = Support(listed_shots(root, obj, 2), self.info, SIDE)
         self.tests = evaluation_set(root / "data", self.info, SIDE)
-        self.model = load(weights, SIDE, LEVELS)
+        self.model = load(weights, SIDE, LEVELS, "cpu", SEED)
         self.clip = create_model(None, weights, image_size=SIDE)
-        self.mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS)
+        self.mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS, released_form())
         theirs = {
-            f"{b}_adapters": getattr(self.model, f"{b}_adapters").state_dict()
-            for b in ("seg", "det")
+            f"{head}_adapters": getattr(self.model, f"{head}_adapters").state_dict()
+            for head in HEADS
         }
         checkpoint.apply(self.mvfa, checkpoint.Checkpoint(theirs, {}, weights))
         self.text = text_features(self.clip, self.info.noun)
 
-    def streams(self, source) -> FeatureLoader:
+    def loader(self, source) -> FeatureLoader:
         return FeatureLoader(source, self.mvfa, device=CPU, batch_size=3)
 
     def bank(self) -> list[torch.Tensor]:
-        branch = "seg" if self.info.masks else "det"
-        return build_memory(self.mvfa, self.streams(self.support), self.support.normal, branch)
+        loader = self.loader(self.support)
+        masks = self.info.masks
+        return build_memory(self.mvfa, loader, self.support.normal, masks=masks, class_token=True)
 
     def results(self, few: bool):
-        """What the yardstick and the program find on the test split."""
-        kept, images = baseline.Kept(), self.support.images[self.support.normal]
+        """Evaluate the test split with the baseline and with the program."""
+        outputs = baseline.Outputs()
+        images = self.support.images[self.support.normal]
         bank = baseline.build_bank(self.model, images, self.info.masks) if few else None
         for record in self.tests.records:
-            baseline.score_image(self.model, record, self.text, bank, SIDE, kept)
-        streams = self.streams(self.tests)
+            baseline.score_image(self.model, record, self.text, bank, SIDE, outputs)
+        loader = self.loader(self.tests)
         bank = self.bank() if few else None
-        found = predict(
-            self.mvfa, streams, self.text, bank, masks=self.info.masks, form=ScoreForm()
-        )
-        return baseline.evaluate(kept), evaluate(found, streams)
+        form = released_scores()
+        predictions = predict(self.mvfa, loader, self.text, bank, masks=self.info.masks, form=form)
+        return baseline.evaluate(outputs), evaluate(predictions)
 
 
 @pytest.fixture(params=OBJECTS)
@@ -89,7 +95,7 @@ def test_scores_and_aurocs(both, few):
     assert theirs.image_auroc == pytest.approx(ours.image_auroc, abs=1e-9)
     assert (theirs.pixel_auroc is None) == (ours.pixel_auroc is None) == (not both.info.masks)
     if ours.pixel_auroc is not None:
-        # the yardstick subtracts two logits near 100 only after they are rounded, the program before
+        # the baseline rounds two logits near 100 before it subtracts them, the program afterwards
         assert theirs.pixel_auroc == pytest.approx(ours.pixel_auroc, abs=1e-5)
 
 
@@ -103,21 +109,18 @@ def test_bank_holds_class_tokens(both):
 
 def test_losses_of_the_first_steps(both):
     training = baseline.Training(both.model, 1e-3)
-    order, theirs, ours = torch.randperm(len(both.support)).tolist()[:12], [], []
+    order = torch.randperm(len(both.support)).tolist()[:12]
+    theirs = []
+    ours = []
     for i in order:
         mask = both.support.masks[i] if both.info.masks else None
         theirs.append(
             training.step(both.support.images[i], both.support.labels[i], mask, both.text)
         )
-    streams = both.streams(both.support)
-    streams.batch_size = 1
-    train(
-        Trainer(both.mvfa, Objective(), 1e-3),
-        streams,
-        {both.info.noun: both.text},
-        order,
-        ours.append,
-    )
+    loader = both.loader(both.support)
+    loader.batch_size = 1
+    trainer = Trainer(both.mvfa, released_objective(), 1e-3)
+    train(trainer, loader, {both.info.noun: both.text}, order, report=ours.append)
     assert len(set(ours)) == len(ours)
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)  # rounding grows from step to step
     backbone = both.model.network.visual.conv1.weight
@@ -134,25 +137,11 @@ def test_attention_maps_are_returned(both):
 
 @pytest.mark.parametrize("obj", OBJECTS)
 def test_whole_runs_agree(tiny_path, demo_root, tmp_path, capsys, obj):
-    flags = [
-        "--obj",
-        obj,
-        "--shot",
-        2,
-        "--epoch",
-        2,
-        "--img_size",
-        SIDE,
-        "--features_list",
-        *LEVELS,
-        "--seed",
-        7,
-    ]
+    flags = ["--obj", obj, "--shot", 2, "--epoch", 2, "--img_size", SIDE, "--seed", 7]
+    flags += ["--features_list", *LEVELS, "--learning_rate", 1e-5]  # rounding must not grow
     flags += ["--data_path", demo_root / "data", "--fewshot_path", demo_root / "fewshot_seed"]
     flags += ["--clip_path", tiny_path, "--save_path", tmp_path / "ckpt"]
-    flags = [
-        str(flag) for flag in [*flags, "--learning_rate", 1e-5]
-    ]  # so low that rounding does not grow
+    flags = [str(flag) for flag in flags]
     ours = train_few.main([*flags, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     theirs = baseline.main(flags)

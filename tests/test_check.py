@@ -1,4 +1,4 @@
-"""Masks that would count as empty, images that would be clipped and files that cannot be followed are refused."""
+"""Masks that would count as empty, clipped images and broken links are refused."""
 
 import os
 import shutil
@@ -8,17 +8,17 @@ import pytest
 from PIL import Image
 
 from dataset.catalog import object_info
-from dataset.check import check_labels, check_records, mask_content
+from dataset.check import Checked, check_labels, check_records, mask_content
 from dataset.folder import list_images, list_split, load_image
-from dataset.shots import choose_shots
 from errors import UserError
+from tests.conftest import random_shots
 
 SHAPE = np.zeros((12, 10), np.uint8)
 SHAPE[3:6, 2:8] = 1
 
 
 def palette_mask() -> Image.Image:
-    """Labels 0 and 1 as a palette image whose colours are black and a dark red."""
+    """Draw labels 0 and 1 as a palette image whose colours are black and a dark red."""
     image = Image.fromarray(SHAPE, mode=None).convert("P")
     image.putdata(SHAPE.ravel().tolist())
     image.putpalette([0, 0, 0, 128, 0, 0])
@@ -26,14 +26,14 @@ def palette_mask() -> Image.Image:
 
 
 def black_palette_mask() -> Image.Image:
-    """The same labels, both in black."""
+    """Draw the same labels, both in black."""
     image = palette_mask()
     image.putpalette([0, 0, 0] * 2)
     return image
 
 
 def alpha_mask() -> Image.Image:
-    """A black image with the shape in its alpha channel."""
+    """Draw a black image with the shape in its alpha channel."""
     image = Image.new("RGBA", (10, 12))
     image.putalpha(Image.fromarray(SHAPE * 255))
     return image
@@ -67,10 +67,10 @@ EMPTY = {
 def test_a_mask_that_would_count_as_empty_is_refused(tmp_path, kind):
     LOW[kind]().save(tmp_path / "mask.png")
     with pytest.raises(
-        UserError, match=r"mask\.png marks something, but no pixel is foreground: found .* as 255"
-    ) as told:
+        UserError, match=r"mask\.png marks something, but no pixel is foreground: got .* as 255"
+    ) as error:
         mask_content(tmp_path / "mask.png", 8)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", HIGH)
@@ -127,13 +127,7 @@ def test_a_whole_split_is_counted(demo_root, tmp_path):
     checked = check_records(
         list_split(tmp_path, object_info("Brain"), "test"), 32, lambda: seen.append(1)
     )
-    assert (checked.normal, checked.abnormal, checked.masks, checked.empty, checked.foreground) == (
-        5,
-        5,
-        5,
-        1,
-        4,
-    )
+    assert checked == Checked(normal=5, abnormal=5, masks=5, empty=1, foreground=4)
     assert len(seen) == 10
 
 
@@ -190,10 +184,10 @@ def test_folders_that_cannot_be_followed_are_refused(tmp_path):
 
 def test_a_link_to_nowhere_does_not_change_a_draw(demo_root, tmp_path):
     shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
-    choose_shots(tmp_path, object_info("Chest"), 2, draw=-1)
+    random_shots(tmp_path, "Chest", 2)
     (tmp_path / "Chest_AD" / "valid" / "good" / "img" / "0.png").symlink_to("nowhere.png")
     with pytest.raises(UserError, match=r"0\.png is a link that leads nowhere"):
-        choose_shots(tmp_path, object_info("Chest"), 2, draw=-1)
+        random_shots(tmp_path, "Chest", 2)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -1,4 +1,4 @@
-"""Folders, shot lists, resizing and augmentation."""
+"""Catalog, folders, shot lists, resizing and augmentation."""
 
 import shutil
 
@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.catalog import BENCHMARK, CATALOG, object_info
+from dataset.catalog import BENCHMARK, CATALOG, PAPER_ORDER, object_info
 from dataset.folder import ImageSet, list_split, load_image, load_mask, resize
 from dataset.items import unpack_masks
 from dataset.medical_few import Support, evaluation_set
 from dataset.medical_zero import others, zero_shot_set
 from dataset.shots import choose_shots
 from errors import UserError
-from utils import augment, choose_device
+from tests.conftest import listed_shots, random_shots
+from utils import augment, choose_device, usable_devices
 
 BENCHMARK_NAMES = ["Brain", "Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "Histopathology"]
 
@@ -22,6 +23,7 @@ BENCHMARK_NAMES = ["Brain", "Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "
 def test_catalog():
     assert list(CATALOG) == [*BENCHMARK_NAMES, "Skin", "Skin_HAM10000", "Skin_ISIC2019"]
     assert [i.name for i in BENCHMARK] == BENCHMARK_NAMES
+    assert sorted(PAPER_ORDER) == sorted(BENCHMARK_NAMES)
     assert [i.name for i in CATALOG.values() if i.masks] == ["Brain", "Liver", "Retina_RESC"]
     with pytest.raises(UserError, match="unknown object 'Lung'; known: Brain, Liver"):
         object_info("Lung")
@@ -91,9 +93,7 @@ def test_a_mask_may_have_another_suffix(tmp_path, demo_root):
 
 
 def test_shots_follow_the_list(demo_root):
-    shots = choose_shots(
-        demo_root / "data", object_info("Brain"), 2, lists=demo_root / "fewshot_seed"
-    )
+    shots = listed_shots(demo_root, "Brain", 2)
     text = (demo_root / "fewshot_seed/Brain/2-shot.txt").read_text().splitlines()
     assert f"n-0: {' '.join(shots.names()['normal'])}" in text
     assert f"a-0: {' '.join(shots.names()['abnormal'])}" in text
@@ -101,20 +101,21 @@ def test_shots_follow_the_list(demo_root):
 
 def test_drawn_shots_depend_on_the_seed_alone(demo_root):
     def draw(seed: int) -> dict:
-        return choose_shots(demo_root / "data", object_info("Chest"), 2, draw=-1, seed=seed).names()
+        return random_shots(demo_root / "data", "Chest", 2, seed).names()
 
     assert draw(1) == draw(1)
     assert len({str(draw(seed)) for seed in range(8)}) > 1
 
 
 def test_bad_shot_lists_are_refused(demo_root, tmp_path):
-    data, brain = demo_root / "data", object_info("Brain")
+    data = demo_root / "data"
+    brain = object_info("Brain")
     with pytest.raises(
         UserError, match=r"no shot list .*; get https://.*Brain/2-shot.txt, pass --fewshot_path"
     ):
-        choose_shots(data, brain, 2, lists=tmp_path)
+        choose_shots(data, brain, 2, lists=tmp_path, seed=0)
     with pytest.raises(UserError, match="has 4 images; choose at most as many"):
-        choose_shots(data, brain, 5, draw=-1)
+        random_shots(data, "Brain", 5)
     (tmp_path / "Brain").mkdir()
     path = tmp_path / "Brain" / "2-shot.txt"
     for content, message in (
@@ -124,13 +125,11 @@ def test_bad_shot_lists_are_refused(demo_root, tmp_path):
     ):
         path.write_text(content)
         with pytest.raises(UserError, match=message):
-            choose_shots(data, brain, 2, lists=tmp_path)
+            choose_shots(data, brain, 2, lists=tmp_path, seed=0)
 
 
 def test_support_set(demo_root):
-    shots = choose_shots(
-        demo_root / "data", object_info("Brain"), 2, lists=demo_root / "fewshot_seed"
-    )
+    shots = listed_shots(demo_root, "Brain", 2)
     support = Support(shots, object_info("Brain"), 32)
     assert support.images.shape == (44, 3, 32, 32)
     assert support.labels.tolist() == [1] * 22 + [0] * 22
@@ -163,6 +162,14 @@ def test_an_unusable_device_is_refused():
     with pytest.raises(UserError, match="--device nonsense cannot be used here; usable: cpu"):
         choose_device("nonsense")
     assert choose_device("cpu").type == "cpu"
+
+
+def test_every_usable_device_can_be_named(monkeypatch):
+    assert [choose_device(name).type for name in usable_devices()] == usable_devices()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert "mps" in usable_devices()
+    if not torch.cuda.is_available():
+        assert choose_device(None).type == "cpu"  # mps is used only if named
 
 
 def test_image_sets_know_their_nouns(demo_root):

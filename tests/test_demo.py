@@ -1,4 +1,4 @@
-"""The embedded default: images that brightness alone does not explain, and the whole program on them."""
+"""The demo: images that brightness alone cannot classify, and the whole program on them."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ MASKED = [name for name, entry in CATALOG.items() if entry.masks]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A run of the demo with one object in the table."""
+    """Run the demo with one object in the table."""
     root = tmp_path_factory.mktemp("demo_run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weight_files, "WEIGHTS", root)
-        patch.setattr("CLIP.demo_weights.WEIGHTS", root)
+        patch.setattr("synthetic.network.WEIGHTS", root)
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as the demo does: threads would wait for one another
+        torch.set_num_threads(1)  # as demo.py does
         demo.main(["--root", str(root / "demo"), "--objects", "Liver"])
         torch.set_num_threads(threads)
         yield root / "demo"
@@ -34,13 +34,12 @@ def root(tmp_path_factory):
 
 def grey(path) -> np.ndarray:
     with Image.open(path) as image:
-        return np.asarray(
-            image.convert("L").resize((60, 60), Image.Resampling.BILINEAR), dtype=np.float64
-        )
+        small = image.convert("L").resize((60, 60), Image.Resampling.BILINEAR)
+        return np.asarray(small, dtype=np.float64)
 
 
 def threshold_auroc(data, name: str) -> tuple[float, float | None]:
-    """The best that a threshold on grey values can do, bright or dark: image AUROC of the mean, pixel AUROC."""
+    """Compute the AUROCs of grey values, bright or dark: of images (their mean) and of pixels."""
     records = list_split(data, object_info(name), "test")
     images = [grey(r.image) for r in records]
     by_image = roc_auc_score([r.label for r in records], [image.mean() for image in images])

@@ -32,7 +32,7 @@ def test_a_file_is_hashed_once_until_it_changes(path, monkeypatch):
     assert file_hash(path) == "2"
 
 
-def test_a_file_that_cannot_be_read_is_told_where_the_hash_is_needed(path, monkeypatch):
+def test_an_unreadable_file_is_refused_where_its_hash_is_needed(path, monkeypatch):
     def broken(_) -> str:
         raise OSError(5, "Input/output error")
 

@@ -11,7 +11,7 @@ from CLIP import packed
 from CLIP.adapter import MVFA
 from CLIP.packed import PackedMatrix, PackedTower
 from mvfa import scoring
-from tests.conftest import TOLERANCE
+from tests.conftest import TOLERANCE, released_form
 
 pytestmark = pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")
 CLOSE = TOLERANCE[torch.float32]
@@ -20,39 +20,41 @@ CLOSE = TOLERANCE[torch.float32]
 @pytest.mark.parametrize("shape", [(1, 5), (2, 5), (5,), (1, 4)], ids=str)
 @pytest.mark.parametrize("turned", [False, True], ids=["contiguous", "turned"])
 def test_products_and_gradients_are_those_of_a_linear_layer(shape, turned):
-    """Laid out for five rows: for other numbers, and for tensors that do not lie row by row, it is right as well."""
+    """A matrix packed for five rows is right for other numbers and non-contiguous tensors."""
     g = torch.Generator().manual_seed(0)
-    weight, bias = torch.randn(12, 8, generator=g), torch.randn(12, generator=g)
+    weight = torch.randn(12, 8, generator=g)
+    bias = torch.randn(12, generator=g)
     matrix = PackedMatrix(weight, rows=5)
 
     def draw(width: int) -> torch.Tensor:
-        return (
-            torch.randn(width, *shape, generator=g).movedim(0, -1)
-            if turned
-            else torch.randn(*shape, width, generator=g)
-        )
+        if turned:
+            return torch.randn(width, *shape, generator=g).movedim(0, -1)
+        return torch.randn(*shape, width, generator=g)
 
-    values, gradient = draw(8), draw(12)
-    found = []
+    values = draw(8)
+    gradient = draw(12)
+    results = []
     for multiply in (lambda x: F.linear(x, weight, bias), lambda x: matrix(x, bias)):
         x = values.clone().requires_grad_()
         y = multiply(x)
         y.backward(gradient)
-        found.append((y.detach(), x.grad))
-    for plain, own in zip(*found, strict=True):
+        results.append((y.detach(), x.grad))
+    for plain, own in zip(*results, strict=True):
         torch.testing.assert_close(own, plain, **CLOSE)
 
 
 def test_a_packed_tower_trains_alike_and_leaves_no_trace(tiny):
-    """Token features and gradients of the adapters, of one image, for which it is packed, and of three."""
-    mvfa = MVFA(tiny.visual, 64, (1, 2, 4), generator=torch.Generator().manual_seed(0))
-    tower, plain_blocks = tiny.visual.transformer, list(tiny.visual.transformer.resblocks)
+    """Token features and adapter gradients agree, packed for one image, for one and for three."""
+    generator = torch.Generator().manual_seed(0)
+    mvfa = MVFA(tiny.visual, 64, (1, 2, 4), released_form(), generator)
+    tower = tiny.visual.transformer
+    plain_blocks = list(tower.resblocks)
     packed_tower = PackedTower(tower, first=1, rows=17)
     g = torch.Generator().manual_seed(1)
     text = nn.functional.normalize(torch.randn(64, 2, generator=g), dim=0)
     for count in (1, 3):
-        stream = mvfa.stem(torch.rand(count, 3, 32, 32, generator=g))
-        found = []
+        features = mvfa.stem(torch.rand(count, 3, 32, 32, generator=g))
+        results = []
         for context in (nullcontext(), packed_tower.swapped_in()):
             mvfa.zero_grad()
             with context:
@@ -60,19 +62,17 @@ def test_a_packed_tower_trains_alike_and_leaves_no_trace(tiny):
                     block is not plain
                     for block, plain in zip(tower.resblocks, plain_blocks, strict=True)
                 ]
-                assert swapped == [False, *[len(found) == 1] * 3]
-                features = mvfa(stream)
-                sum(
-                    scoring.text_logits(tokens, text).sigmoid().mean() for tokens in features
-                ).backward()
+                assert swapped == [False, *[len(results) == 1] * 3]
+                heads = mvfa(features)
+                means = [scoring.text_logits(tokens, text).sigmoid().mean() for tokens in heads]
+                sum(means).backward()
             gradients = [
                 p.grad.clone() for name, p in mvfa.named_parameters() if p.grad is not None
             ]
-            found.append([t.detach() for tokens in features for t in tokens] + gradients)
-        assert (
-            len(found[0]) == 6 + 10
-        )  # of the last level's two adapters only the first matrix counts
-        for plain, own in zip(*found, strict=True):
+            results.append([t.detach() for levels in heads for t in levels] + gradients)
+        # of the last level's two adapters only the first matrix gets a gradient
+        assert len(results[0]) == 6 + 10
+        for plain, own in zip(*results, strict=True):
             torch.testing.assert_close(own, plain, **CLOSE)
     assert list(tower.resblocks) == plain_blocks
 

@@ -1,4 +1,4 @@
-"""Which images are shown, and what is drawn and written of them."""
+"""Which images are chosen, what their panels show, and which files are written."""
 
 import itertools
 from dataclasses import replace
@@ -11,18 +11,18 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 from sklearn.metrics import roc_auc_score
 
-from mvfa.pictures import (
-    FOUND,
-    TRUE,
+from mvfa.panels import (
+    MARKED_COLOUR,
+    OPACITY,
+    TRUE_COLOUR,
     Picture,
     Sheet,
     border,
-    choose,
     colours,
-    misranked,
+    overlay,
     panel,
-    write_pictures,
 )
+from mvfa.pictures import choose, misranked, remove_pictures, write_pictures
 from synthetic.images import picture as demo_picture
 
 SIDE = 40
@@ -30,13 +30,13 @@ ZOOM = 6  # what brings SIDE to at least 224
 
 
 def disc(side: int = SIDE, radius: float = 0.25) -> np.ndarray:
-    """A bool disc in the middle."""
+    """Return a bool disc in the middle."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     return x**2 + y**2 < radius**2
 
 
 def make(side: int = SIDE, **changes) -> Picture:
-    """A few-shot picture of a painted brain with a disc for a lesion."""
+    """Make a few-shot picture of a painted brain with a disc for a lesion."""
     image, _ = demo_picture("Brain", "test", "Ungood", 0, seed=1)
     rng = np.random.default_rng(side)
     text, memory = rng.random((2, side, side), dtype=np.float32)
@@ -56,9 +56,11 @@ def make(side: int = SIDE, **changes) -> Picture:
 
 
 def tiles(picture: Picture, threshold: float = 0.5, **options) -> list[np.ndarray]:
-    """The images that a panel shows, cut out of it."""
-    count, side = 3 + len(picture.maps()), len(picture.image) * -(-224 // len(picture.image))
-    sheet, drawn = Sheet(side, count), panel(picture, threshold, **options)
+    """Cut the images of a panel out of it."""
+    count = 4 + len(picture.maps())
+    side = len(picture.image) * -(-224 // len(picture.image))
+    sheet = Sheet(side, count)
+    drawn = panel(picture, threshold, **options)
     assert drawn.dtype == np.uint8
     assert drawn.shape == (sheet.canvas.height, sheet.canvas.width, 3)
     lefts = [sheet.gap + n * (side + sheet.gap) for n in range(count)]
@@ -69,27 +71,44 @@ def test_worst_first_on_a_small_hand_case():
     #                        0    1    2    3    4    5
     scores = torch.tensor([0.1, 0.9, 0.4, 0.2, 0.8, 1.0])
     labels = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
-    # normal: 1 beats two of three abnormal, 2 beats one; abnormal: 3 loses to two of three normal, 4 to one, 5 to none
+    # normal: 1 beats two of three abnormal, 2 beats one
+    # abnormal: 3 loses to two of three normal, 4 to one, 5 to none
     expected = [0, 2 / 3, 1 / 3, 2 / 3, 1 / 3, 0]
     torch.testing.assert_close(
         misranked(scores, labels), torch.tensor(expected, dtype=torch.float64)
     )
-    assert choose(scores, labels, 6, "worst") == [
-        1,
-        3,
-        2,
-        4,
-        0,
-        5,
-    ]  # gaps 0.9 and 0.8, 0.4 and 0.2, 0.1 and 0.0
+    # gaps 0.9 and 0.8, 0.4 and 0.2, 0.1 and 0.0
+    assert choose(scores, labels, 6, "worst") == [1, 3, 2, 4, 0, 5]
     assert choose(scores, labels, 6, "best") == [5, 0, 4, 2, 3, 1]
     assert choose(scores, labels, 2, "worst") == [1, 3]
     assert choose(scores, labels, 0, "worst") == []
     assert choose(scores, labels, 99, "worst") == choose(scores, labels, 6, "worst")
 
 
+@pytest.mark.parametrize("order", ["worst", "best"])
+def test_labels_take_turns(order):
+    """Two images show both labels even if the worst ten are all normal."""
+    scores = torch.cat([torch.linspace(0.6, 0.9, 10), torch.tensor([0.5, 0.95])])
+    labels = (torch.arange(12) >= 10).float()
+    for count in range(2, 5):
+        chosen = choose(scores, labels, count, order)
+        assert len(set(chosen)) == count
+        assert {int(labels[i]) for i in chosen} == {0, 1}
+    whole = choose(scores, labels, 12, order)
+    assert sorted(whole) == list(range(12))
+    shown = labels[whole].tolist()
+    assert shown[0] != shown[1]
+    assert shown[:4] == [shown[0], shown[1]] * 2
+    assert set(shown[4:]) == {0}  # no abnormal image is left
+
+
+def test_no_image_gives_no_picture():
+    assert choose(torch.zeros(0), torch.zeros(0), 3, "worst") == []
+
+
 def test_ties_go_by_index():
-    scores, labels = torch.full((6,), 0.5), torch.tensor([0.0, 1, 0, 1, 0, 1])
+    scores = torch.full((6,), 0.5)
+    labels = torch.tensor([0.0, 1, 0, 1, 0, 1])
     assert choose(scores, labels, 4, "worst") == choose(scores, labels, 4, "best") == [0, 1, 2, 3]
 
 
@@ -108,19 +127,22 @@ def test_the_mean_of_either_class_is_one_minus_auroc():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(0, 9, (50,), generator=generator) / 9  # with ties
     labels = (torch.arange(50) % 3 == 0).float()
-    share, expected = misranked(scores, labels), 1 - roc_auc_score(labels, scores)
+    share = misranked(scores, labels)
+    expected = 1 - roc_auc_score(labels, scores)
     assert share[labels == 1].mean().item() == pytest.approx(expected)
     assert share[labels == 0].mean().item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_goes_by_score(label):
-    scores, labels = torch.tensor([0.3, 0.9, 0.1]), torch.full((3,), float(label))
+    scores = torch.tensor([0.3, 0.9, 0.1])
+    labels = torch.full((3,), float(label))
     assert choose(scores, labels, 3, "worst") == ([1, 0, 2] if label == 0 else [2, 0, 1])
 
 
 def test_random_choice_follows_its_generator():
-    scores, labels = torch.rand(30), torch.zeros(30)
+    scores = torch.rand(30)
+    labels = torch.zeros(30)
 
     def drawn(seed: int, count: int) -> list[int]:
         return choose(scores, labels, count, "random", torch.Generator().manual_seed(seed))
@@ -151,9 +173,13 @@ def test_colours():
 
 
 def test_a_value_has_one_colour_in_all_panels():
-    value, low, high = np.float32(0.4), make(), make()
-    low.final_map[:], high.final_map[:] = 0.1, 0.9
-    low.final_map[5, 5] = high.final_map[5, 5] = value
+    value = np.float32(0.4)
+    low = make()
+    high = make()
+    low.final_map[:] = 0.1
+    high.final_map[:] = 0.9
+    low.final_map[5, 5] = value
+    high.final_map[5, 5] = value
 
     def colour(picture: Picture, **options) -> np.ndarray:
         return tiles(picture, **options)[4][5 * ZOOM, 5 * ZOOM]
@@ -173,42 +199,63 @@ def test_a_panels_own_range_is_that_of_all_its_maps():
         tiles(picture, scale=None)[2:5], tiles(picture, scale=own)[2:5], strict=True
     ):
         assert (shown == expected).all()
-    below = np.s_[-40:]  # the caption says which of the two it is
+    below = np.s_[-120:]  # the caption says which of the two it is
     assert (panel(picture, 0.5, None)[below] != panel(picture, 0.5, own)[below]).any()
 
 
 def test_columns():
     picture = make()
     shown = tiles(picture)
-    assert len(shown) == 6
+    assert len(shown) == 7
     assert (shown[0][::ZOOM, ::ZOOM] == picture.image).all()
     for tile, values in zip(shown[2:5], picture.maps().values(), strict=True):
         assert (tile[::ZOOM, ::ZOOM] == colours(values, (0, 1))).all()
     changed = (shown[1] != shown[0]).any(axis=2)
     assert (changed == disc().repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
-    assert len(tiles(replace(picture, memory_map=None))) == 5
+    expected = overlay(picture.image, picture.final_map)
+    assert np.abs(shown[5][::ZOOM, ::ZOOM].astype(int) - expected).max() <= 1
+    assert len(tiles(replace(picture, memory_map=None))) == 6
+
+
+def test_overlay_shows_the_image_where_the_map_is_low():
+    image = np.full((1, 2, 3), 100, np.uint8)
+    values = np.array([[0.0, 1.0]], np.float32)
+    shown = overlay(image, values)[0].astype(float)
+    for pixel, opacity, colour in zip(shown, OPACITY, colours(values)[0], strict=True):
+        expected = opacity * colour + (1 - opacity) * 100
+        np.testing.assert_allclose(pixel, expected, atol=0.5001)
+    # the same value has the same colour in any image of the test set
+    assert (overlay(image, values)[0, 0] == overlay(image, values[:, ::-1])[0, 1]).all()
+
+
+def test_panel_text_is_large():
+    """A tenth of the image's side, so that it can be read at half size."""
+    assert Sheet(240, 7).unit == 24
+    assert Sheet(480, 7).unit == 48
 
 
 def test_objects_without_masks_say_so():
-    bare, empty = make(mask=None), make(mask=np.zeros((SIDE, SIDE), bool))
+    bare = make(mask=None)
+    empty = make(mask=np.zeros((SIDE, SIDE), bool))
     notes = [(tiles(p)[1] != tiles(p)[0]).any(axis=2) for p in (bare, empty)]
     assert all(0 < note.mean() < 0.2 for note in notes)  # a note in the middle, the image around it
     assert (notes[0] != notes[1]).any()
-    assert not (tiles(bare, threshold=2)[5] == TRUE).all(axis=2).any()
+    assert not (tiles(bare, threshold=2)[6] == TRUE_COLOUR).all(axis=2).any()
 
 
 @pytest.mark.parametrize("side", [32, 112, 240])
 def test_contours_enclose_the_regions(side):
-    lesion, found = disc(side, 0.3), disc(side, 0.2)
+    lesion = disc(side, 0.3)
+    marked = disc(side, 0.2)
     zoom = -(-224 // side)
     black = make(side, image=np.zeros((side, side, 3), np.uint8), mask=lesion)
-    black = replace(black, final_map=np.where(found, np.float32(0.5), np.float32(0.499)))
+    black = replace(black, final_map=np.where(marked, np.float32(0.5), np.float32(0.499)))
     shown = tiles(black, threshold=0.5)[-1]
-    for region, colour in ((found, FOUND), (lesion, TRUE)):
+    for region, colour in ((marked, MARKED_COLOUR), (lesion, TRUE_COLOUR)):
         drawn = (shown == colour).all(axis=2)
         assert (binary_fill_holes(drawn) == region.repeat(zoom, 0).repeat(zoom, 1)).all()
         assert drawn.sum() < 0.3 * region.sum() * zoom**2
-    assert not (tiles(black, threshold=0.51)[-1] == FOUND).all(axis=2).any()
+    assert not (tiles(black, threshold=0.51)[-1] == MARKED_COLOUR).all(axis=2).any()
 
 
 def test_border_follows_holes_and_the_edge_of_the_image():
@@ -244,14 +291,17 @@ def test_files(tmp_path):
         "label": 1,
         "score": 0.75,
         "rank": "worst",
-        "panel": "pictures/00007.png",
+        "panel": "pictures/00007.jpg",
         "image": "pictures/00007-image.png",
         "map": "pictures/00007-map.png",
         "mask": "pictures/00007-mask.png",
         "arrays": "pictures/00007.npz",
     }
-    assert (read(tmp_path / about["panel"]) == panel(picture, 0.5)).all()
-    assert (read(tmp_path / about["image"]) == picture.image).all()
+    assert read(tmp_path / about["panel"]).shape == panel(picture, 0.5).shape
+    error = read(tmp_path / about["panel"]).astype(float) - panel(picture, 0.5)
+    assert np.sqrt(np.mean(error**2)) < 16  # JPEG, of maps that are noise
+    image = read(tmp_path / about["image"])  # grey, which takes a third of the bytes
+    assert (image[..., None] == picture.image).all()
     grey = read(tmp_path / about["map"])
     assert grey.shape == (SIDE, SIDE)
     np.testing.assert_allclose(grey / 255, picture.final_map, atol=0.5001 / 255)
@@ -273,9 +323,39 @@ def test_zero_shot_and_objects_without_masks_leave_files_out(tmp_path):
     everything = {
         f"{n:05d}{end}"
         for n in (1, 2)
-        for end in (".png", "-image.png", "-map.png", "-mask.png", ".npz")
+        for end in (".jpg", "-image.png", "-map.png", "-mask.png", ".npz")
     }
     assert names == everything - {"00002-mask.png"}
+
+
+def test_colour_images_are_lossless(tmp_path):
+    image, _ = demo_picture("Histopathology", "test", "Ungood", 0, seed=1)
+    image = np.asarray(cv2.resize(image, (SIDE, SIDE)), np.uint8)
+    (entry,) = write_pictures(tmp_path, [make(image=image)], 0.5)
+    assert (read(tmp_path / entry["image"]) == image).all()
+
+
+def test_files_of_an_earlier_run_are_removed_and_nothing_else(tmp_path):
+    write_pictures(tmp_path, [make(index=1), make(index=2)], 0.5)
+    folder = tmp_path / "pictures"
+    (folder / "00003.png").write_text("the panel of an older version")
+    own = (
+        "notes.txt",
+        "1.png",
+        "000001.png",
+        "00001-notes.png",
+        "00001.png.bak",
+        "00001-image.jpg",
+    )
+    for name in own:
+        (folder / name).write_text("the user's")
+    (folder / "00009.png").mkdir()  # not a file
+    write_pictures(tmp_path, [make(index=2, mask=None)], 0.5)
+    ours = {"00002.jpg", "00002-image.png", "00002-map.png", "00002.npz"}
+    assert {path.name for path in folder.iterdir()} == {*ours, *own, "00009.png"}
+    remove_pictures(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {*own, "00009.png"}
+    remove_pictures(tmp_path / "nowhere")  # nothing to remove is no error
 
 
 def test_two_writes_give_the_same_bytes(tmp_path, monkeypatch):

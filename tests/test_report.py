@@ -1,19 +1,30 @@
-"""The report: figures against numbers computed here, the page in a headless browser."""
+"""The report: results against numbers computed here, the page in a headless browser."""
 
+import base64
 import csv
+import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from statistics import fmean, stdev
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from dataset.catalog import PAPER_ORDER
 from errors import UserError
-from report.page import DEMO_NOTE, write_report
-from report.study import DONE, MISSING, OBJECTS, Cell, Study, TableSpec, load_cell, load_published
+from mvfa.panels import Picture, overlay
+from mvfa.pictures import write_pictures
+from report.gallery import gallery_picture, heat_map_rows
+from report.page import DEMO_NOTE, DISCLAIMER, write_report
+from report.settings import study_settings
+from report.study import DONE, FAILED, MISSING, Cell, Study, TableSpec, load_cell, load_published
 from report.tables import long_table, published
+from synthetic.images import picture as demo_picture
 from tests.browser import browser, needs_browser, resize, wait
-from tests.invented import LACK, NASTY, invented, paper
+from tests.invented import NASTY, REASON, done, invented, paper
 
 FILES = (
     "index.html",
@@ -42,33 +53,33 @@ def rows(folder, table: str) -> list[dict[str, str]]:
 
 
 def row(folder, table: str, /, **wanted: str) -> dict[str, str]:
-    found = [r for r in rows(folder, table) if wanted.items() <= r.items()]
-    assert len(found) == 1
-    return found[0]
+    matches = [r for r in rows(folder, table) if wanted.items() <= r.items()]
+    assert len(matches) == 1
+    return matches[0]
 
 
 def test_mean_deviation_and_difference(folder):
-    found = row(folder, "table1", object="Brain", metric="image AUROC")
-    assert float(found["ours"]) == pytest.approx(fmean([92, 94]), abs=1e-4)
-    assert float(found["sd"]) == pytest.approx(stdev([92, 94]), abs=1e-4)
-    assert float(found["paper"]) == 92.44
-    assert float(found["implementation"]) == 92.31
-    assert float(found["difference"]) == pytest.approx(93 - 92.44, abs=1e-4)
-    assert (found["runs"], found["low"]) == ("2", "")
+    record = row(folder, "table1", object="Brain", metric="image AUROC")
+    assert float(record["ours"]) == pytest.approx(fmean([92, 94]), abs=1e-4)
+    assert float(record["sd"]) == pytest.approx(stdev([92, 94]), abs=1e-4)
+    assert float(record["paper"]) == 92.44
+    assert float(record["implementation"]) == 92.31
+    assert float(record["difference"]) == pytest.approx(93 - 92.44, abs=1e-4)
+    assert (record["runs"], record["low"]) == ("2", "")
 
 
 def test_one_run_shows_its_interval_and_no_deviation(folder):
-    found = row(folder, "table1", object="Chest")
-    assert [float(found[key]) for key in ("ours", "low", "high")] == pytest.approx(
+    record = row(folder, "table1", object="Chest")
+    assert [float(record[key]) for key in ("ours", "low", "high")] == pytest.approx(
         [81.23, 79.23, 82.23]
     )
-    assert (found["sd"], found["runs"]) == ("", "1")
+    assert (record["sd"], record["runs"]) == ("", "1")
 
 
 def test_what_is_not_done_says_why(folder):
     liver = row(folder, "table1", object="Liver", metric="pixel AUROC")
     assert (liver["ours"], liver["difference"], liver["runs"]) == ("", "", "0")
-    assert liver["note"] == f"missing: {LACK}"
+    assert liver["note"] == f"missing: {REASON}"
     assert (
         row(folder, "table1", object="Brain", metric="pixel AUROC")["note"]
         == f"failed: {NASTY} (1 of 3 runs)"
@@ -77,9 +88,9 @@ def test_what_is_not_done_says_why(folder):
 
 
 def test_an_incomplete_average_is_none(folder):
-    found = row(folder, "table1", object="average", metric="image AUROC")
-    assert (found["ours"], found["note"]) == ("", "incomplete: 2 of 6 objects")
-    assert float(found["paper"]) == pytest.approx(88.97, abs=0.005)  # the paper's own average
+    record = row(folder, "table1", object="average", metric="image AUROC")
+    assert (record["ours"], record["note"]) == ("", "incomplete: 2 of 6 objects")
+    assert float(record["paper"]) == pytest.approx(88.97, abs=0.005)  # the paper's own average
 
 
 def test_averages_are_of_runs_that_have_every_object():
@@ -104,30 +115,36 @@ def test_averages_are_of_runs_that_have_every_object():
 
 
 def test_published_averages():
-    figures, masked = load_published(), ("Brain", "Liver", "Retina_RESC")
+    results = load_published()
+    masked = ("Brain", "Liver", "Retina_RESC")
     table5 = paper("r", "Table 5", "4", "MVFA, all levels").paper
-    assert published(figures, table5, OBJECTS, "image_auroc") == 88.97
-    assert published(figures, table5, masked, "pixel_auroc") == 98.67
-    assert published(figures, table5, ["Brain"], "image_auroc") is None
-    assert published(figures, table5, OBJECTS[:5], "image_auroc") is None
+    assert published(results, table5, PAPER_ORDER, "image_auroc") == 88.97
+    assert published(results, table5, masked, "pixel_auroc") == 98.67
+    assert published(results, table5, ["Brain"], "image_auroc") is None
+    assert published(results, table5, PAPER_ORDER[:5], "image_auroc") is None
     table1 = paper("r", "Table 1", "4").paper
-    assert published(figures, table1, masked, "pixel_auroc") == pytest.approx(98.67, abs=0.005)
+    assert published(results, table1, masked, "pixel_auroc") == pytest.approx(98.67, abs=0.005)
 
 
 def test_optimism_gap(folder):
-    found = row(
+    record = row(
         folder, "selections", table="Table 1: few-shot", object="Brain", metric="image AUROC"
     )
     expected = {"test": 93.0, "valid": 91.75, "last": 91.0, "gap_valid": 1.25, "gap_last": 2.0}
-    assert {key: float(found[key]) for key in expected} == pytest.approx(expected)
+    assert {key: float(record[key]) for key in expected} == pytest.approx(expected)
 
 
 def test_metrics_of_every_branch(folder):
-    found = row(
-        folder, "metrics", table="Table 1: few-shot", object="Brain", level="pixel", branch="memory"
+    record = row(
+        folder,
+        "metrics",
+        table="Table 1: few-shot",
+        object="Brain",
+        granularity="pixel",
+        branch="memory",
     )
-    assert float(found["aupro"]) == pytest.approx(100 * fmean([0.97, 0.96]) - 11)
-    assert found["best_f1"] == ""
+    assert float(record["aupro"]) == pytest.approx(100 * fmean([0.97, 0.96]) - 11)
+    assert record["best_f1"] == ""
     assert {r["branch"] for r in rows(folder, "metrics") if r["object"] == "Skin"} == {
         "text",
         "both",
@@ -135,11 +152,13 @@ def test_metrics_of_every_branch(folder):
 
 
 def test_markdown(folder):
-    text = (folder / "tables.md").read_text()
+    text = re.sub(" +", " ", (folder / "tables.md").read_text())
+    assert DISCLAIMER in text
+    assert "13 done, 1 missing, 2 failed of 16 cells." in text
     assert "93.00 / 96.50 (± 1.41 / 0.71, n = 2) [1]" in text
     assert "81.23 ([79.23, 82.23])" in text
     assert "missing [2]" in text
-    assert f"[2] missing: {LACK}" in text
+    assert f"[2] missing: {REASON}" in text
     assert "| paper | 82.71 | 81.95 | 99.38 | 92.44 / 97.30 |" in text
     assert "<script" not in text
     assert "\\|" in text
@@ -162,7 +181,9 @@ class Outline(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loaded, self.ids, self.scopes = [], [], []
+        self.loaded = []
+        self.ids = []
+        self.scopes = []
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -181,7 +202,7 @@ def test_page_loads_nothing(folder):
     assert page.loaded
     assert all(address.startswith(("data:", "#")) for address in page.loaded)
     assert len(page.ids) == len(set(page.ids))
-    assert set(page.scopes) == {"col", "row"}
+    assert set(page.scopes) <= {"col", "row", "colgroup"}
     assert {address[1:] for address in page.loaded if address.startswith("#")} <= set(page.ids)
 
 
@@ -195,7 +216,7 @@ def test_demo_studies_say_so(tmp_path):
     folder = write_report(invented(tmp_path / "runs", demo=True), tmp_path / "report").parent
     assert DEMO_NOTE in (folder / "index.html").read_text()
     assert DEMO_NOTE in (folder / "tables.md").read_text()
-    assert {found["difference"] for found in rows(folder, "table1")} == {""}
+    assert {record["difference"] for record in rows(folder, "table1")} == {""}
     assert row(folder, "table1", object="Chest")["paper"] == "81.9500"
 
 
@@ -222,9 +243,146 @@ def test_cells_from_folders(tmp_path):
         load_cell(**place)
 
 
-def test_places_and_rows_must_exist():
+def test_curves_are_read_from_their_own_file(tmp_path):
+    """And still from metrics.json, as older runs have them."""
+    cell = {"table": "t", "row": "r", "obj": "Brain", "seed": 1, "draw": 0, "test": tmp_path}
+    old = {"auroc": 0.5, "roc": [[0, 0], [1, 1]]}
+    details = {"image": {"text": {"auroc": 0.7}, "memory": None, "both": old}, "pixel": None}
+    (tmp_path / "metrics.json").write_text(json.dumps({"image_auroc": 0.5, "details": details}))
+    assert load_cell(**cell).measures("image", "both")["roc"] == [[0, 0], [1, 1]]
+    assert "roc" not in load_cell(**cell).measures("image", "text")
+    points = {"roc": [[0, 0], [0.2, 1], [1, 1]], "pr": [[0, 1], [1, 0.5]]}
+    curves = {"image": {"text": points, "memory": None, "both": points}, "pixel": None}
+    (tmp_path / "curves.json").write_text(json.dumps(curves))
+    for branch, auroc in (("text", 0.7), ("both", 0.5)):
+        assert load_cell(**cell).measures("image", branch) == {"auroc": auroc} | points
+    assert load_cell(**cell).measures("image", "memory") == {}
+    (tmp_path / "curves.json").write_text("[]")
+    with pytest.raises(UserError, match=r"curves\.json is not a run's curves\.json"):
+        load_cell(**cell)
+
+
+def trained(kind: str, row: str, rate: float, **recipe) -> Cell:
+    """Make a done cell whose training has some settings."""
+    options = {"script": f"train_{kind}", "learning_rate": rate, "epoch": 3, "recipe": recipe}
+    metrics = {"versions": {"torch": "2"}, "weights": {"file": "a/clip.pt", "sha256": "0"}}
+    training = {"options": options}
+    return Cell("t", row, "Brain", 1, 0, DONE, metrics=metrics, training=training)
+
+
+def test_settings_are_those_of_each_kind_of_training():
+    cells = [
+        trained("few", "4-shot", 1e-3, keep=0.8, bank_class_token=True),
+        trained("few", "switched", 1e-3, keep=0.9, bank_class_token=True),
+        trained("zero", "zero-shot", 3e-3, keep=0.8, bank_class_token=True),
+        Cell("t", "r", "Brain", 1, 0, MISSING),
+    ]
+    settings = study_settings(cells)
+    few = settings["Few-shot training"]
+    assert few["learning_rate"] == "0.001"
+    assert few["recipe.keep"] == "0.8 (1 of 2 runs: 4-shot); 0.9 (1 of 2 runs: switched)"
+    assert few["recipe.bank_class_token"] == "yes"
+    assert settings["Zero-shot training"]["learning_rate"] == "0.003"
+    assert settings["Zero-shot training"]["recipe.keep"] == "0.8"
+    assert settings["Versions"] == {"torch": "2"}
+    assert settings["Weights"] == {"file": "clip.pt", "sha256": "0"}
+    assert study_settings(cells[3:]) == {}
+
+
+def test_settings_count_a_shared_training_once_and_many_rows_as_a_number(tmp_path):
+    shared = replace(trained("few", "a", 1e-3), training_folder=tmp_path)
+    others = [trained("few", row, 2e-3) for row in "bcde"]
+    rates = study_settings([shared, shared, *others])["Few-shot training"]["learning_rate"]
+    assert rates == "0.001 (1 of 5 runs: a); 0.002 (4 of 5 runs)"
+
+
+def test_published_adapters_show_the_recipe_of_their_test():
+    options = {"script": "test_few", "abnormal_shot": 0, "recipe": {"keep": 0.8}}
+    cell = Cell("t", "r", "Brain", 1, 0, DONE, metrics={"options": options})
+    assert study_settings([cell]) == {"Zero-shot training": {"recipe.keep": "0.8"}}
+
+
+def test_only_failures_are_red_and_one_cell_is_no_plural(tmp_path):
     spec = TableSpec("t", "T", "", ("r",))
-    with pytest.raises(ValueError, match="no table has a place"):
+    cells = [Cell("t", "r", "Brain", 0, 0, MISSING)]
+    text = write_report(Study("S", False, (spec,), tuple(cells)), tmp_path / "a").read_text()
+    assert '<span class="badge">0 failed</span>' in text
+    assert '<span class="badge missing">1 missing</span>' in text
+    assert "of 1 cell;" in text
+    assert "failed (1 cell)" in text
+    cells += [Cell("t", "r", "Liver", 0, 0, FAILED)]
+    text = write_report(Study("S", False, (spec,), tuple(cells)), tmp_path / "b").read_text()
+    assert '<span class="badge failed">1 failed</span>' in text
+    assert "of 2 cells;" in text
+
+
+def test_the_page_is_no_medical_device(folder):
+    assert "Research software, not a medical device" in DISCLAIMER
+    assert DISCLAIMER in (folder / "index.html").read_text()
+
+
+def pixels(uri: str) -> np.ndarray:
+    """Decode the image of a data URI."""
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_heat_maps_are_over_images_with_organs_as_rows(tmp_path):
+    rows = ("few", "zero")
+    spec = TableSpec("figure5", "Heat maps", "", rows, ("Chest", "Brain", "Liver"), heat_maps=True)
+    cells = [
+        done("figure5", "few", "Brain", 0.9, 0.9, folder=tmp_path / "brain-few"),
+        done("figure5", "zero", "Brain", 0.8, 0.9, folder=tmp_path / "brain-zero"),
+        done("figure5", "few", "Chest", 0.7, None, folder=tmp_path / "chest"),
+        Cell("figure5", "zero", "Chest", 111, 0, MISSING),
+    ]
+    study = Study("S", False, (spec,), tuple(cells))
+    chest, brain = heat_map_rows(study, spec)
+    assert [chest["object"], brain["object"]] == ["Chest", "Brain"]
+    assert [line["label"] for line in brain["lines"]] == ["abnormal", "normal"]
+    few, missing = chest["lines"][0]["pictures"]
+    assert missing is None
+    assert (few["mask_uri"], few["mask_note"]) == (None, "no mask")
+    abnormal, normal = (line["pictures"][0] for line in brain["lines"])
+    assert (abnormal["label"], normal["label"]) == (1, 0)
+    assert normal["mask_note"] == "empty mask"
+    image, outlined, shown = (pixels(abnormal[f"{k}_uri"]) for k in ("image", "mask", "overlay"))
+    assert np.abs(image - image.mean()).max() < 10  # grey
+    assert np.abs(outlined[8:16, 12:20] - image[8:16, 12:20]).max() > 100  # around the lesion
+    assert np.abs(outlined[:4] - image[:4]).mean() < 15
+    expected = overlay(image.astype(np.uint8), np.tile(np.linspace(0, 1, 24), (24, 1)))
+    assert np.abs(shown - expected).mean() < 12
+    page = write_report(study, tmp_path / "report").read_text()
+    assert page.count('class="overlay"') == 6  # three runs, an abnormal and a normal image each
+    assert page.index('id="maps-figure5"') < page.index('id="selection"')
+
+
+def test_a_picture_is_small(tmp_path):
+    """A picture of 240 px takes less than 150 kB of the page."""
+    y, x = np.mgrid[:240, :240] / 240
+    smooth = (0.5 + 0.5 * np.sin(9 * x) * np.cos(7 * y)).astype(np.float32)
+    image, _ = demo_picture("Brain", "test", "Ungood", 0, seed=1)
+    picture = Picture(
+        index=0,
+        file="0.png",
+        label=1,
+        score=0.5,
+        rank="worst",
+        image=np.asarray(Image.fromarray(image).resize((240, 240))),
+        mask=smooth > 0.8,
+        text_map=smooth,
+        memory_map=smooth**2,
+        final_map=(smooth + smooth**2) / 2,
+    )
+    (entry,) = write_pictures(tmp_path, [picture], 0.5)
+    uris = [v for k, v in gallery_picture(tmp_path, entry).items() if k.endswith("_uri")]
+    assert len(uris) == 4
+    assert sum(map(len, uris)) < 150_000
+
+
+def test_cells_and_rows_must_exist():
+    spec = TableSpec("t", "T", "", ("r",))
+    with pytest.raises(ValueError, match="no table has a cell"):
         Study("S", demo=False, specs=(spec,), cells=(Cell("t", "r", "Skin", 0, 0, DONE),))
     with pytest.raises(ValueError, match="unknown rows"):
         TableSpec("t", "T", "", ("r",), published=(paper("other", "Table 1", "4"),))
@@ -248,7 +406,10 @@ def test_slider_redraws_the_pictures(page):
     wait(page, "document.querySelector('.shown:not([hidden]) .share').textContent !== ''")
     assert page.find_element("id", "threshold-value").text == "0.437"
     seen = {canvas(page)}
-    move = "const s = document.getElementById('threshold'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
+    move = (
+        "const s = document.getElementById('threshold'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('input'));"
+    )
     for value in ("0.900", "0.100"):
         page.execute_script(move, value)
         assert page.find_element("id", "threshold-value").text == value
@@ -267,7 +428,8 @@ def test_slider_redraws_the_pictures(page):
 def test_headings_sort_by_number_and_reverse(page):
     page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     heading = page.find_element("xpath", "//table[@id='long-table1']//th[button[text()='Paper']]")
-    read = "return [...document.querySelectorAll('#long-table1 tbody tr')].map(r => r.cells[3].dataset.value)"
+    rows = "[...document.querySelectorAll('#long-table1 tbody tr')]"
+    read = f"return {rows}.map(r => r.cells[3].dataset.value)"
     for direction in ("ascending", "descending"):
         page.execute_script("arguments[0].querySelector('button').click()", heading)
         values = [float(value) for value in page.execute_script(read)]
@@ -276,9 +438,9 @@ def test_headings_sort_by_number_and_reverse(page):
     ours = page.find_element("xpath", "//table[@id='long-table1']//th/button[text()='This study']")
     page.execute_script("arguments[0].click()", ours)
     values = page.execute_script(read.replace("cells[3]", "cells[5]"))
-    there = [float(value) for value in values if value]
-    assert there == sorted(there)
-    assert not any(values[len(there) :])  # places without a figure come last
+    numbers = [float(value) for value in values if value]
+    assert numbers == sorted(numbers)
+    assert not any(values[len(numbers) :])  # cells without a result come last
 
 
 @needs_browser
@@ -294,11 +456,15 @@ def test_filter_hides_rows(page):
 
 @needs_browser
 def test_curves_are_drawn_and_can_be_chosen(page):
-    drawn = "[...document.querySelectorAll('.plot:not([hidden])')].every(p => p.querySelector('.main-svg'))"
+    plots = "[...document.querySelectorAll('.plot:not([hidden])')]"
+    drawn = f"{plots}.every(p => p.querySelector('.main-svg'))"
     wait(page, drawn)
     title = "return document.querySelector('#curve-image-roc .legendtext').textContent"
     before = page.execute_script(title)
-    choose = "const c = document.getElementById('curve-choice'); c.selectedIndex = 1; c.dispatchEvent(new Event('change'));"
+    choose = (
+        "const c = document.getElementById('curve-choice'); c.selectedIndex = 1;"
+        "c.dispatchEvent(new Event('change'));"
+    )
     page.execute_script(choose)
     wait(page, drawn)
     assert page.execute_script(title) != before
@@ -316,6 +482,26 @@ def test_page_fits_the_window(page, width):
         " && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
     )
     assert page.execute_script(outside) == []
+
+
+@needs_browser
+def test_compact_tables_fit_a_wide_window_and_hint_at_more_in_a_narrow_one(page):
+    box = "document.getElementById('compact-table1').closest('.box')"
+    hint = f"getComputedStyle({box}.querySelector('.more')).display"
+    resize(page, 1400)
+    wait(page, "innerWidth === 1400")
+    wait(page, f"!{box}.classList.contains('overflows')")
+    assert page.execute_script(f"return {hint}") == "none"
+    resize(page, 390)
+    wait(page, "innerWidth === 390")
+    wait(page, f"{box}.classList.contains('overflows')")
+    assert page.execute_script(f"return {hint}") == "block"
+    # the row's name stays where it is while the rest scrolls, until nothing is hidden
+    left = f"return {box}.querySelector('tbody th').getBoundingClientRect().left"
+    before = page.execute_script(left)
+    page.execute_script(f"{box}.querySelector('.scroll').scrollLeft = 9999")
+    wait(page, f"{box}.classList.contains('at-end')")
+    assert page.execute_script(left) == pytest.approx(before, abs=1)
 
 
 @needs_browser

@@ -1,5 +1,6 @@
-"""reproduce.py: what it plans, and for real on demo images: stopped and started again, in jobs, with a broken cell."""
+"""reproduce.py: its plan, and real runs on demo images: stopped, in jobs, with a broken cell."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -10,16 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import demo
 import reproduce
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
 from errors import UserError
 from mvfa import checkpoint
 from mvfa.recipe import RECIPES
-from report.arguments import parse
-from report.plan import SWITCHES, TABLES, specs, switch_flags
-from report.runs import jobs, lacks, places
+from report.arguments import build_parser, parse
+from report.experiments import SWITCHES, TABLES, switch_flags, table_specs
+from report.jobs import cell_specs, jobs_of, missing_input
 from report.study import DONE, FAILED, MISSING, load_published
 
 ROOT = Path(__file__).parent.parent
@@ -29,10 +29,10 @@ SMALL = ("--img_size", "60", "--epoch", "1", "--pictures", "1")
 
 @pytest.fixture
 def flags(demo_weights, demo_root, tmp_path):
-    """Flags of a small study below a folder."""
+    """Make flags of a small study below a folder."""
 
     def make(name: str, *more: str, data: Path = demo_root / "data") -> list[str]:
-        places = [
+        folders = [
             "--root",
             tmp_path / name,
             "--data_path",
@@ -40,8 +40,8 @@ def flags(demo_weights, demo_root, tmp_path):
             "--fewshot_path",
             demo_root / "fewshot_seed",
         ]
-        places += ["--clip_path", demo_weights, "--cache_dir", tmp_path / "cache"]
-        return [str(flag) for flag in (*ASKED, *SMALL, *places, *more)]
+        folders += ["--clip_path", demo_weights, "--cache_dir", tmp_path / "cache"]
+        return [str(flag) for flag in (*ASKED, *SMALL, *folders, *more)]
 
     return make
 
@@ -53,149 +53,157 @@ def report(root: Path) -> dict[str, bytes]:
     }
 
 
-def work(argv: list[str]) -> dict[str, set[str]]:
-    """Folders of trainings and of their tests."""
-    request = parse(argv, demo.MODEL)
-    found: dict[str, set[str]] = {}
-    for place in places(request.wanted):
-        train, test = jobs(place, request.wanted, request.runs)
-        found.setdefault(train.out.parent.name, set()).add(test.out.name)
-    return found
+def work(*argv: str) -> dict[str, set[str]]:
+    """Return the folders of trainings and of their tests."""
+    request = parse(argv)
+    folders: dict[str, set[str]] = {}
+    for spec in cell_specs(request.options):
+        train, test = jobs_of(spec, request.options, request.runs)
+        folders.setdefault(train.out.parent.name, set()).add(test.out.name)
+    return folders
 
 
 def test_every_table_has_its_rows_and_its_runs():
-    request = parse(["--demo", "all"], demo.MODEL)
-    tables = {spec.name: spec for spec in specs(request.wanted)}
+    options = parse(["--demo", "all"]).options
+    tables = {spec.name: spec for spec in table_specs(options)}
     assert tuple(tables) == TABLES
-    placed = places(request.wanted)
-    for name, spec in tables.items():
-        assert {p.row for p in placed if p.table == name} == set(spec.rows)
-        assert {p.obj for p in placed if p.table == name} == set(spec.objects)
+    cells = cell_specs(options)
+    for name, table in tables.items():
+        assert {cell.row for cell in cells if cell.table == name} == set(table.rows)
+        assert {cell.obj for cell in cells if cell.table == name} == set(table.objects)
     published = load_published()
-    sources = [
-        s
-        for spec in tables.values()
-        for p in spec.published
-        for s in (p.paper, p.implementation)
-        if s
-    ]
-    for source in sources:
-        assert any(key[:3] == (source.table, source.shot, source.method) for key in published), (
-            source
-        )
+    for table in tables.values():
+        for source in (s for p in table.published for s in (p.paper, p.implementation) if s):
+            key = (source.table, source.shot, source.method)
+            assert any(key == row[:3] for row in published), source
 
 
-def test_trainings_are_shared_and_names_change_with_settings():
-    shared = work(["table1", "branches", "figure5", "figure3", "--objects", "Brain"])
+def test_trainings_are_shared():
+    shared = work("table1", "branches", "figure5", "figure3", "--objects", "Brain")
     assert len([name for name in shared if name.startswith("few")]) == 4  # K = 2, 4, 8, 16
-    assert len(work(["table5", "--objects", "Brain"])) == 5
-    assert sorted(map(len, work(["table5", "--objects", "Brain"]).values())) == [1, 1, 1, 1, 5]
-    one = work(["table1", "--objects", "Brain"])
+    assert sorted(map(len, work("table5", "--objects", "Brain").values())) == [1, 1, 1, 1, 5]
+    spread = ("--seeds", "1", "2", "--draws", "0", "1", "2")
+    assert len(work("table1", "table2", "--objects", "Brain", *spread)) == 8
+
+
+def test_names_change_with_settings():
+    one = work("table1", "--objects", "Brain")
     for more in (
-        ["--epoch", "3"],
-        ["--seeds", "1"],
-        ["--recipe", "paper"],
-        ["--select", "last"],
-        ["--img_size", "336"],
+        ("--epoch", "3"),
+        ("--seeds", "1"),
+        ("--recipe", "paper"),
+        ("--select", "last"),
+        ("--img_size", "336"),
     ):
-        assert not one.keys() & work(["table1", "--objects", "Brain", *more]).keys(), more
-    assert one == work(
-        ["table1", "--objects", "Brain", "--device", "cpu", "--jobs", "3", "--seeds", "111", "111"]
-    )
-    assert (
-        len(
-            work(
-                [
-                    "table1",
-                    "table2",
-                    "--objects",
-                    "Brain",
-                    "--seeds",
-                    "1",
-                    "2",
-                    "--draws",
-                    "0",
-                    "1",
-                    "2",
-                ]
-            )
-        )
-        == 8
-    )
+        assert not one.keys() & work("table1", "--objects", "Brain", *more).keys(), more
+    neutral = ("--device", "cpu", "--jobs", "3", "--seeds", "111", "111")
+    assert one == work("table1", "--objects", "Brain", *neutral)
 
 
 def test_other_shots_are_other_runs(tmp_path):
     """Whatever list they come from, and if only the list's content has changed."""
-    found = []
+    runs = []
     for names in ("a.png b.png c.png d.png", "a.png b.png c.png e.png", None):
         (tmp_path / "Brain").mkdir(exist_ok=True)
         (tmp_path / "Brain" / "4-shot.txt").write_text(
             f"n-0: {names}\na-0: x.png\n" if names else ""
         )
-        found.append(
-            work(["table1", "normal", "--objects", "Brain", "--fewshot_path", str(tmp_path)])
-        )
-    trainings = [{name for name in runs if name.startswith("few")} for runs in found]
+        lists = ("--fewshot_path", str(tmp_path))
+        runs.append(work("table1", "normal", "--objects", "Brain", *lists))
+    trainings = [{name for name in folders if name.startswith("few")} for folders in runs]
     assert not trainings[0] & trainings[1]
     tests = [
-        next(tests for name, tests in runs.items() if name.startswith("zero")) for runs in found
+        next(tests for name, tests in folders.items() if name.startswith("zero"))
+        for folders in runs
     ]
     assert tests[0] != tests[1] != tests[2]
 
 
 def test_switches_name_every_difference_that_is_a_choice_of_scores():
-    assert switch_flags(["bank_class_token", "keep"]) == [
-        "--bank_class_token",
-        "no",
-        "--keep",
-        "0.9",
-    ]
+    flags = ["--bank_class_token", "no", "--keep", "0.9"]
+    assert switch_flags(["bank_class_token", "keep"]) == flags
     released, paper = (RECIPES[name].as_dict() for name in ("released", "paper"))
     different = {name for name in released if released[name] != paper[name]}
-    named = {name for names in SWITCHES.values() for name in names}
-    assert named == different - {"batch_size", "rate_few", "rate_zero", "select"}
-    places_of = [
-        p
-        for p in places(parse(["switches", "--recipe", "paper"], demo.MODEL).wanted)
-        if p.obj == "Brain"
-    ]
-    assert len({p.training for p in places_of}) == len(places_of)
-    assert all(p.training.flags[-2:] != ("--recipe", "paper") for p in places_of)
+    switched = {name for names in SWITCHES.values() for name in names}
+    assert switched == different - {"batch_size", "rate_few", "rate_zero", "select"}
+    cells = cell_specs(parse(["switches", "--recipe", "paper", "--objects", "Brain"]).options)
+    assert len({cell.training for cell in cells}) == len(cells) == len(SWITCHES) + 1
+    assert all(cell.training.flags[-2:] != ("--recipe", "paper") for cell in cells)
 
 
-def test_a_plan_says_what_is_lacking(flags, tmp_path, capsys):
-    assert (
-        reproduce.main(
-            flags("plan", "--plan", "--draws", "0", "7", data=tmp_path / "nowhere")
-        ).cells
-        == ()
-    )
+def test_a_plan_says_what_is_missing(flags, tmp_path, capsys):
+    draws = ("--draws", "0", "7")
+    study = reproduce.main(flags("plan", "--plan", *draws, data=tmp_path / "nowhere"))
+    assert study.cells == ()
     printed = capsys.readouterr().out
     assert "table1    Brain           seed 111 draw 0 MVFA, 4-shot: no images of Brain" in printed
     assert not (tmp_path / "plan").exists()
-    reproduce.main(flags("plan", "--plan", "--draws", "0", "7"))
+    reproduce.main(flags("plan", "--plan", *draws))
     printed = capsys.readouterr().out
     assert "draw 0 MVFA, 4-shot: to run" in printed
     assert "draw 7 MVFA, 4-shot: no list of 4 shots with draw 7" in printed
-    assert (
-        printed.count("MVFA, zero-shot: to run") == 2
-    )  # once, whatever the draws: table2 and figure5
-    no_weights = parse(["table1", "--clip_path", "nowhere.pt"], demo.MODEL)
-    assert {lacks(place, no_weights.wanted) for place in places(no_weights.wanted)} == {
-        "no CLIP weights"
-    }
+    # once, whatever the draws: table2 and figure5
+    assert printed.count("MVFA, zero-shot: to run") == 2
+    options = parse(["table1", "--clip_path", "nowhere.pt"]).options
+    assert {missing_input(spec, options) for spec in cell_specs(options)} == {"no CLIP weights"}
 
 
-def test_mistakes_are_refused():
-    for argv, told in (
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
         (["table9"], "invalid choice: 'table9'"),
         ([], "required"),
         (["all", "--jobs", "0"], "at least 1"),
-    ):
-        with pytest.raises(UserError, match=told):
-            parse(argv, demo.MODEL)
-    with pytest.raises(UserError, match="KEY=VALUE"):
-        parse(["all", "--cluster_options", "timeout"], demo.MODEL)
+        (["all", "--cluster_options", "timeout"], "KEY=VALUE"),
+        (
+            ["table1", "--published", "--epoch", "3"],
+            "--published trains nothing, so --epoch has no effect; leave it out",
+        ),
+        (["table1", "--published", "--demo"], "leave out --demo"),
+    ],
+)
+def test_mistakes_are_refused(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse(argv)
+
+
+SLOW = ("torch", "pandas", "plotly", "train_few", "demo")
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [(["--help"], 0), (["table9"], 2), (["all", "--cluster_options", "timeout"], 2)],
+)
+def test_help_and_mistakes_come_without_slow_imports(argv, status):
+    """A process of its own, since other tests import these packages."""
+    code = (
+        "import sys, atexit\n"
+        f"slow = lambda: [name for name in {SLOW} if name in sys.modules]\n"
+        "atexit.register(lambda: print(slow(), file=sys.stderr))\n"
+        "import reproduce\n"
+        "reproduce.command(reproduce.run)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == status, ended.stderr
+    assert ended.stderr.endswith("[]\n")
+
+
+def test_help_shows_every_default_and_two_examples():
+    parser = build_parser()
+    for action in parser._actions:
+        if action.option_strings and action.dest not in ("help", "plan", "demo"):
+            assert "(default: " in str(action.help), action.dest
+    examples = re.findall(r"^  python reproduce\.py (.*)$", parser.format_help(), re.MULTILINE)
+    assert len(examples) == 2
+    for example in examples:
+        assert parse([*example.split(), "--device", "cpu"]).options.tables
+
+
+def test_the_page_shows_the_flags_that_change_results():
+    command = parse(["table1", "--seeds", "1", "2", "--recipe", "paper", "--device", "cpu"]).command
+    assert command == "python reproduce.py table1 --seeds 1 2 --recipe paper"
 
 
 def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
@@ -212,10 +220,8 @@ def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
     assert len(one) == len(two) == 2
     for a, b in zip(one, two, strict=True):
         first, second = (torch.load(path, weights_only=True) for path in (a, b))
-        for branch in ("seg_adapters", "det_adapters"):
-            assert all(
-                torch.equal(first[branch][key], second[branch][key]) for key in first[branch]
-            )
+        for head in ("seg_adapters", "det_adapters"):
+            assert all(torch.equal(first[head][key], second[head][key]) for key in first[head])
     for a in sorted((tmp_path / "one" / "runs").rglob("scores.csv")):
         assert a.read_bytes() == (tmp_path / "two" / a.relative_to(tmp_path / "one")).read_bytes()
 
@@ -264,13 +270,9 @@ def test_published_adapters_are_tested_without_a_training(flags, tmp_path, demo_
     assert [cell.metrics for cell in again.cells] == [
         cell.metrics for cell in study.cells
     ]  # finished runs are kept
-    with pytest.raises(
-        UserError, match=r"--published trains nothing, so --epoch has no effect; leave it out"
-    ):
-        parse(["table1", "--published", "--epoch", "3"], demo.MODEL)
 
 
-def test_a_failed_cell_is_told_and_the_others_go_on(flags, tmp_path, demo_root, capsys):
+def test_a_failed_cell_is_listed_and_the_others_go_on(flags, tmp_path, demo_root, capsys):
     data = tmp_path / "data"
     shutil.copytree(demo_root / "data", data)
     (data / "Chest_AD" / "test" / "good" / "img" / "000.png").write_text("no image")

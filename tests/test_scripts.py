@@ -24,7 +24,7 @@ from CLIP.adapter import MVFA
 from CLIP.weights import create_model
 from dataset.catalog import CATALOG
 from errors import UserError
-from mvfa import checkpoint, engine, training
+from mvfa import checkpoint, engine, packing, schedule
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,7 +144,7 @@ def test_a_compiled_network_trains_alike(flags, tmp_path):
 @pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")
 def test_laid_out_weights_train_alike(flags, tmp_path, monkeypatch):
     """They are the default for steps of one image on a large machine, and are refused where blocks are not float32."""
-    monkeypatch.setattr(training, "installed_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(packing, "installed_memory", lambda: 16 * 10**9)
     monkeypatch.setattr(packed, "gains_here", lambda: True)
     found = []
     for more in ([], ["--pack", "no"], ["--batch_size", 2], ["--batch_size", 2, "--pack", "yes"]):
@@ -445,7 +445,7 @@ def test_the_lines_of_the_released_code(flags, capsys):
 )
 def test_zero_shot_is_tested_where_the_released_code_tests(steps, expected):
     """Before step i wherever i % (steps // 5) == 0; in epochs of fewer than five steps before each."""
-    assert script_train_zero.moments(steps) == expected
+    assert schedule.moments(steps) == expected
     if steps >= 5:
         assert expected == [i for i in range(steps) if i % (steps // 5) == 0]
 
@@ -480,7 +480,9 @@ def test_the_paper_recipe_runs(flags, tmp_path):
 @pytest.mark.parametrize("flag", ["--out", "--save_path"])
 def test_a_folder_that_cannot_be_made_is_refused_at_once(flags, tmp_path, flag):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=rf"{flag} .*file/x is no folder and cannot be made one"):
+    with pytest.raises(
+        UserError, match=rf"{flag} .*file/x is not a directory and cannot be created"
+    ):
         script_train_few.main(flags("Brain", "train_few", flag, tmp_path / "file" / "x"))
 
 
@@ -547,7 +549,7 @@ def test_a_bad_test_set_is_refused_before_the_first_step(
         more = ["--select", "last"]
     else:
         clip = create_model(None, Path(flags("Brain", script)[3]), image_size=32)
-        adapters = checkpoint.adapter_state(MVFA(clip.visual, 64, (1, 2, 3, 4)))
+        adapters = checkpoint.adapter_state(MVFA(clip.visual, 64, (1, 2, 3, 4), released_form()))
         checkpoint.save(tmp_path / "adapters.pth", adapters, {})
         more = ["--ckpt", tmp_path / "adapters.pth"]
     main = {"train_few": script_train_few, "train_zero": script_train_zero}.get(

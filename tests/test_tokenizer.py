@@ -42,9 +42,10 @@ WORDS = [
 
 
 def strings() -> list[str]:
-    """Seeded strings of words, digits, punctuation and letters of many scripts, short enough for the context."""
-    generator, found = random.Random(5), []
-    while len(found) < COUNT:
+    """Draw strings of words, digits, punctuation and many scripts that fit the context."""
+    generator = random.Random(5)
+    texts: list[str] = []
+    while len(texts) < COUNT:
         parts = []
         for _ in range(generator.randint(1, 6)):
             if generator.random() < 0.3:
@@ -56,8 +57,8 @@ def strings() -> list[str]:
                 )
         text = generator.choice([" ", "  ", "", "\t", "\n"]).join(parts)
         if len(text) < 60 and len(encode(text)) <= 75:
-            found.append(text)
-    return found
+            texts.append(text)
+    return texts
 
 
 def ours(text: str) -> list[int]:
@@ -81,7 +82,7 @@ def test_equal_transformers(tmp_path):
     merges = ["#version: 0.2", *(" ".join(pair) for pair in ranks())]
     (tmp_path / "merges.txt").write_text("\n".join(merges) + "\n")
     theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
-    # transformers leaves broken Unicode broken, the published CLIP mends it first: hand both the mended text
+    # the published CLIP fixes broken Unicode first, transformers does not: give both the fixed text
     wrong = [text for text in strings() if theirs(ftfy.fix_text(text))["input_ids"] != ours(text)]
     assert wrong == []
 

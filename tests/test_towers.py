@@ -1,6 +1,7 @@
-"""Both towers against open_clip and transformers with the same random weights; every weight format."""
+"""Both towers against open_clip and transformers with equal weights; every weight format."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -139,10 +140,9 @@ def test_every_format_gives_the_same_network(tmp_path):
     save_file(published, tmp_path / "file.safetensors")
     for name in ("archive.pt", "plain.pt", "nested.pt", "file.safetensors"):
         clip = create_model(None, tmp_path / name, image_size=32, trust_weights=True)
-        assert (
-            clip.text_projection.dtype == torch.float16
-        )  # the text tower sleeps until a sentence comes
-        with clip.text_awake():
+        assert clip.file == tmp_path / name
+        assert clip.text_projection.dtype == torch.float16  # until a sentence is encoded
+        with clip.text_tower_ready():
             for key, value in clip.state_dict().items():
                 torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)
         assert clip.text_projection.dtype == torch.float16  # and again afterwards
@@ -219,10 +219,8 @@ class Writer(torch.nn.Module):
 @pytest.mark.parametrize("default_place", [False, True])
 def test_an_unknown_archive_is_refused_before_it_runs(tmp_path, monkeypatch, default_place):
     """It would write a file of its own choosing."""
-    written, evil = (
-        tmp_path / "written",
-        tmp_path / "ViT-L-14-336px.pt" if default_place else tmp_path / "evil.pt",
-    )
+    written = tmp_path / "written"
+    evil = tmp_path / ("ViT-L-14-336px.pt" if default_place else "evil.pt")
     torch.jit.script(Writer(str(written))).save(evil)
     monkeypatch.setattr(weight_files, "WEIGHTS", tmp_path)
     message = (
@@ -235,6 +233,30 @@ def test_an_unknown_archive_is_refused_before_it_runs(tmp_path, monkeypatch, def
     assert not written.exists()
     torch.jit.load(evil)
     assert written.read_bytes() == b"pwn!"  # it is what it is meant to be
+
+
+def test_the_last_network_is_shared_until_its_file_changes(tmp_path):
+    path = tmp_path / "state.pt"
+    torch.save(random_state(TINY), path)
+    first = create_model(None, path, image_size=32)
+    assert create_model(None, path, image_size=32, device=torch.device("cpu")) is first
+    assert not any(p.requires_grad for p in first.parameters())
+    assert create_model(None, path, image_size=40) is not first
+    again = create_model(None, path, image_size=32)
+    assert again is not first  # only the last one is cached
+    torch.save(random_state(TINY, seed=1), tmp_path / "new.pt")
+    os.utime(tmp_path / "new.pt", ns=(0, 0))
+    (tmp_path / "new.pt").replace(path)
+    changed = create_model(None, path, image_size=32)
+    assert not torch.equal(changed.visual.proj, again.visual.proj)
+
+
+def test_sentences_are_encoded_as_one_by_one(tiny):
+    features = tiny.encode_sentences(SENTENCES)
+    assert features.dtype == torch.float32
+    with torch.no_grad():
+        single = torch.cat([tiny.encode_text(tokenize([text])) for text in SENTENCES])
+    torch.testing.assert_close(features, single, **TOLERANCE[torch.float32])
 
 
 def test_positions_keep_the_class_and_the_mean():

@@ -1,44 +1,48 @@
-"""What a process tells the system of its memory."""
+"""Files are written whole, folders are checked, and upsampling is torch's own."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
-import utils
-from utils import large_blocks_returned
-
-
-class Library:
-    """A libc that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[int, ...]] = []
-
-    def mallopt(self, *setting: int) -> int:
-        self.told.append(setting)
-        return 1
-
-    def malloc_trim(self, pad: int) -> int:
-        self.told.append((pad,))
-        return 1
+from errors import UserError
+from tests.conftest import TOLERANCE
+from utils import set_seed, upsample, writable, write_whole
 
 
-def test_large_blocks_are_returned_within_and_kept_after_it(monkeypatch):
-    library = Library()
-    monkeypatch.setattr(utils.ctypes, "CDLL", lambda _: library)
-
-    @large_blocks_returned()
-    def work() -> None:
-        assert library.told == [(0,), (utils.M_MMAP_THRESHOLD, utils.RETURNED_BYTES)]
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        work()
-    assert library.told[2:] == [
-        (utils.M_MMAP_THRESHOLD, utils.LARGE_BYTES[0]),
-        (utils.M_TRIM_THRESHOLD, utils.KEPT_BYTES),
-    ]
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("patches", "side"), [(3, 10), (4, 4), (5, 3)])
+def test_upsampling_is_bilinear_with_aligned_corners(patches, side, dtype):
+    values = torch.randn(2, 3, patches**2, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    square = values.unflatten(-1, (patches, patches))
+    expected = F.interpolate(square, size=(side, side), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(upsample(values, side), expected, **TOLERANCE[dtype])
 
 
-def test_a_system_without_these_settings_changes_nothing(monkeypatch):
-    monkeypatch.setattr(utils.ctypes, "CDLL", lambda _: object())
-    with large_blocks_returned():
-        pass
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    write_whole(path, lambda partial: partial.write_text("first"))
+
+    def fail(partial) -> None:
+        partial.write_text("sec")
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        write_whole(path, fail)
+    assert path.read_text() == "first"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out .*file/deep is not a directory and cannot be crea"):
+        writable(tmp_path / "file" / "deep", "--out")
+    writable(tmp_path / "new" / "deep", "--out")
+    assert (tmp_path / "new" / "deep").is_dir()
+
+
+def test_a_seed_decides_all_random_numbers():
+    first = set_seed(3)
+    numbers = (torch.rand(2), torch.rand(2, generator=first))
+    second = set_seed(3)
+    torch.testing.assert_close(torch.rand(2), numbers[0], rtol=0, atol=0)
+    torch.testing.assert_close(torch.rand(2, generator=second), numbers[1], rtol=0, atol=0)

@@ -2,9 +2,11 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const config = { responsive: true, displayModeBar: false };
-const FOUND = [255, 140, 0]; // the colours of the panels, in red, green, blue
-const TRUTH = [0, 225, 255];
-const TINT = 0.35; // share of FOUND within the region
+const MARKED = [255, 140, 0]; // the colours of the panels, in red, green, blue
+const TRUE_MASK = [0, 225, 255];
+const TINT = 0.35; // opacity of MARKED within the region
+
+document.documentElement.classList.add("js");
 
 // ---- tables: sorting and filtering
 
@@ -22,18 +24,18 @@ function sortBy(table, heading) {
   const column = heading.cellIndex;
   const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
   const rows = [...table.tBodies[0].rows].map((row) => [key(row, column), row]);
-  const there = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * compare(a, b));
+  const present = rows.filter(([value]) => value !== null).sort(([a], [b]) => sign * compare(a, b));
   const absent = rows.filter(([value]) => value === null); // last, whichever the direction
   for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
-  table.tBodies[0].append(...[...there, ...absent].map(([, row]) => row));
+  table.tBodies[0].append(...[...present, ...absent].map(([, row]) => row));
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
   for (const heading of table.tHead.rows[0].cells) {
     heading.querySelector("button").addEventListener("click", () => sortBy(table, heading));
   }
-  const filter = table.parentElement.previousElementSibling.querySelector(".filter");
+  const filter = table.closest(".filtered").querySelector(".filter");
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\s+/);
     for (const row of table.tBodies[0].rows) {
@@ -41,6 +43,25 @@ for (const table of document.querySelectorAll("table.sortable")) {
       row.hidden = !words.every((word) => text.includes(word));
     }
   });
+}
+
+// ---- boxes that scroll sideways: a hint while something is hidden at the right
+
+function hint(box) {
+  const scroll = box.querySelector(".scroll");
+  const hidden = scroll.scrollWidth - scroll.clientWidth;
+  box.classList.toggle("overflows", hidden > 1);
+  box.classList.toggle("at-end", scroll.scrollLeft >= hidden - 1);
+}
+
+const resized = new ResizeObserver((entries) => {
+  for (const entry of entries) hint(entry.target.closest(".box"));
+});
+for (const box of document.querySelectorAll(".box")) {
+  const scroll = box.querySelector(".scroll");
+  scroll.addEventListener("scroll", () => hint(box), { passive: true });
+  resized.observe(scroll);
+  resized.observe(scroll.firstElementChild);
 }
 
 // ---- plots
@@ -88,35 +109,37 @@ function onEdge(inside, at, width, height) {
   return !(inside[at - 1] && inside[at + 1] && inside[at - width] && inside[at + width]);
 }
 
-function paint(shown, at, colour, share) {
+// Mix a colour into the pixel `at`; opacity 1 hides the image.
+function paint(pixels, at, colour, opacity) {
   for (let channel = 0; channel < 3; channel += 1) {
-    const place = 4 * at + channel;
-    shown.data[place] = (1 - share) * shown.data[place] + share * colour[channel];
+    const index = 4 * at + channel;
+    pixels.data[index] = (1 - opacity) * pixels.data[index] + opacity * colour[channel];
   }
 }
 
-function told(found, truth) {
+// The share of the image that is marked and, with a mask, their Dice, in words.
+function summary(marked, mask) {
   const sum = (inside) => inside.reduce((total, one) => total + one, 0);
-  const share = `marked: ${((100 * sum(found)) / found.length).toFixed(1)} % of the image`;
-  if (!truth || !sum(truth)) return `${share};`;
-  const common = sum(found.map((one, at) => one & truth[at]));
-  return `${share}, Dice with the mask ${((2 * common) / (sum(found) + sum(truth))).toFixed(3)};`;
+  const share = `marked: ${((100 * sum(marked)) / marked.length).toFixed(1)} % of the image`;
+  if (!mask || !sum(mask)) return `${share};`;
+  const common = sum(marked.map((one, at) => one & mask[at]));
+  return `${share}, Dice with the mask ${((2 * common) / (sum(marked) + sum(mask))).toFixed(3)};`;
 }
 
 function mark(figure, threshold) {
   const { image, map, mask } = figure.parts;
   const { width, height } = image;
-  const shown = new ImageData(new Uint8ClampedArray(image.data), width, height);
-  const found = region(map, threshold * 255);
-  const truth = mask && region(mask, 128);
-  for (let at = 0; at < found.length; at += 1) {
-    if (found[at]) paint(shown, at, FOUND, onEdge(found, at, width, height) ? 1 : TINT);
-    if (truth && truth[at] && onEdge(truth, at, width, height)) paint(shown, at, TRUTH, 1);
+  const painted = new ImageData(new Uint8ClampedArray(image.data), width, height);
+  const marked = region(map, threshold * 255);
+  const trueMask = mask && region(mask, 128);
+  for (let at = 0; at < marked.length; at += 1) {
+    if (marked[at]) paint(painted, at, MARKED, onEdge(marked, at, width, height) ? 1 : TINT);
+    if (trueMask && trueMask[at] && onEdge(trueMask, at, width, height)) paint(painted, at, TRUE_MASK, 1);
   }
   const canvas = figure.querySelector("canvas");
   [canvas.width, canvas.height] = [width, height];
-  canvas.getContext("2d").putImageData(shown, 0, 0);
-  figure.querySelector(".share").textContent = told(found, truth);
+  canvas.getContext("2d").putImageData(painted, 0, 0);
+  figure.querySelector(".share").textContent = summary(marked, trueMask);
 }
 
 async function load(figure) {

@@ -1,0 +1,74 @@
+"""Where a run computes: device, precision, processes, and what follows from them."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from CLIP.adapter import MVFA
+from errors import UserError
+from mvfa.distributed import World, join
+from mvfa.memory import tune_process
+from mvfa.options import Options
+from utils import choose_device, writable
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Device and processes of a run, and the settings that they decide where no flag does.
+
+    workers: processes that decode images; test_batch_size: images scored at once, which changes no
+    score; started: seconds of the clock.
+    """
+
+    device: torch.device
+    precision: str
+    workers: int
+    test_batch_size: int
+    world: World
+    started: float = field(default_factory=time.perf_counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings, for files."""
+        return {
+            "device": str(self.device),
+            "precision": self.precision,
+            "workers": self.workers,
+            "test_batch_size": self.test_batch_size,
+        }
+
+
+def set_up(options: Options) -> Environment:
+    """Prepare the process, join others that torchrun started, and choose the device.
+
+    Raises UserError for a device or an output folder that cannot be used.
+    """
+    tune_process()
+    world = join()
+    writable(options.out, "--out")
+    device = choose_device(options.device)
+    cuda = device.type == "cuda"
+    workers = options.workers if options.workers is not None else (4 if cuda else 0)
+    return Environment(
+        device=device,
+        precision=options.precision or ("fp16" if cuda else "fp32"),
+        workers=workers,
+        test_batch_size=options.test_batch_size or (32 if cuda else 8),
+        world=world,
+    )
+
+
+def compile_network(model: MVFA, options: Options, device: torch.device) -> None:
+    """Compile a model with torch.compile if --compile asks for it.
+
+    Raises UserError where there is no compiler for it.
+    """
+    if not options.compile:
+        return
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        remedy = "install g++ or leave the flag out"
+        raise UserError(f"--compile yes needs a C++ compiler on a CPU; {remedy}")
+    model.compile()

@@ -1,0 +1,80 @@
+"""Parsers and the kinds of flags that all scripts share. No torch."""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with examples below its help, and errors as one line.
+
+    Abbreviations are not allowed, so a misspelt flag is never taken for another.
+    """
+
+    def __init__(self, prog: str, description: str, examples: Sequence[str] = ()) -> None:
+        lines = [f"  python {prog} {example}" for example in examples]
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog="\n".join(["examples:", *lines]) if lines else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> Any:
+        """Raise a UserError instead of printing the usage."""
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def number(
+    kind: type[int] | type[float], low: float, inclusive: bool = True, top: float = math.inf
+) -> Callable[[str], Any]:
+    """Return a converter that refuses values below `low`, above `top`, and infinite ones."""
+
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if value > top:
+            raise argparse.ArgumentTypeError(f"{text} is not at most {top:g}")
+        if not (value > low or (inclusive and value == low)):
+            bound = "at least" if inclusive else "above"
+            raise argparse.ArgumentTypeError(f"{text} is not {bound} {low:g}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def truth(text: str) -> bool:
+    """Convert yes or no, a flag's value."""
+    if text.lower() not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text} is not yes or no")
+    return text.lower() == "yes"
+
+
+SEED = number(int, 0, top=2**32 - 1)  # numpy takes no larger one
+
+
+class Flags:
+    """Adds the flags of one group; every help text ends with the flag's default."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str) -> None:
+        self.group = parser.add_argument_group(title)
+
+    def add(self, name: str, text: str, default: object = None, **more: Any) -> None:
+        """Add a flag. `shown` says the default in words where it depends on something."""
+        shown = more.pop("shown", default)
+        if isinstance(shown, bool):
+            shown = "yes" if shown else "no"
+        if isinstance(shown, tuple):
+            shown = " ".join(map(str, shown))
+        text = f"{text} (default: {shown})".replace("%", "%%")
+        self.group.add_argument(f"--{name}", default=default, help=text, **more)
+
+    def yes_no(self, name: str, text: str, default: bool | None, **more: Any) -> None:
+        """Add a flag whose value is yes or no."""
+        self.add(name, text, default, type=truth, metavar="yes|no", **more)

@@ -1,0 +1,62 @@
+"""One picture of several runs: test images, their true masks, and heat maps over the images.
+
+Letters: S image side in pixels. Images are RGB, uint8.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mvfa.panels import Pixels, outline, overlay
+
+TITLES = ("image", "true mask", "heat map")
+SIDE = 200  # of a tile
+TOP = 30  # pixels above the tiles, for the titles
+GAP = 6  # pixels between tiles
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Read a grey picture [S, S] uint8."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
+
+
+def read_tiles(folder: Path, entry: dict[str, Any]) -> list[Pixels]:
+    """Return image, image with the outline of the true mask, and overlay, each [S, S, 3]."""
+    with Image.open(folder / entry["image"]) as file:
+        image = np.asarray(file.convert("RGB"))
+    values = read_grey(folder / entry["map"]) / 255
+    mask = read_grey(folder / entry["mask"]) > 127
+    return [image, outline(image, mask, width=1), overlay(image, values)]
+
+
+def write_heatmaps(path: Path, runs: Sequence[Path]) -> None:
+    """Write a sheet with an abnormal and a normal image of each run side by side, a row a run.
+
+    `runs` are output folders of tests that have drawn pictures, of objects with masks.
+    """
+    rows = []
+    for folder in runs:
+        entries = json.loads((folder / "metrics.json").read_text())["pictures"]
+        chosen = [next(e for e in entries if e["label"] == label) for label in (1, 0)]
+        rows.append([tile for entry in chosen for tile in read_tiles(folder, entry)])
+    step = SIDE + GAP
+    columns = 2 * len(TITLES)
+    sheet = Image.new("RGB", (columns * step + GAP, TOP + len(rows) * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=18)
+    for column in range(columns):
+        kind = "abnormal" if column < len(TITLES) else "normal"
+        title = TITLES[column % len(TITLES)]
+        text = f"{kind} {title}" if title == "image" else title
+        draw.text((GAP + column * step + SIDE / 2, TOP / 2), text, "black", font, anchor="mm")
+    for row, tiles in enumerate(rows):
+        for column, tile in enumerate(tiles):
+            scaled = Image.fromarray(tile).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            sheet.paste(scaled, (GAP + column * step, TOP + row * step))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.quantize(256).save(path, optimize=True)

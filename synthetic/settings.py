@@ -1,0 +1,12 @@
+"""How the scripts are run on the demo's images and network: the only home of these flags. No torch.
+
+The trainings are short, for a CPU.
+"""
+
+MODEL = "ViT-demo"
+IMAGE_SIZE = 120  # 12 x 12 patches
+MODEL_FLAGS = f"--model_name {MODEL} --img_size {IMAGE_SIZE}"
+TRAINING_FLAGS = {  # by setting
+    "few": "--epoch 3 --batch_size 8",
+    "zero": "--epoch 1 --batch_size 8 --learning_rate 3e-3",
+}

@@ -1,0 +1,82 @@
+"""Features are the same whatever is cached, whoever decodes, and scaled as the recipe says."""
+
+import pytest
+import torch
+
+from dataset.catalog import object_info
+from dataset.medical_few import evaluation_set
+from errors import UserError
+from mvfa.features import prepare
+from tests.image_sets import CPU, Pictures, drawn_adapters, loader
+
+
+def test_cached_features_change_nothing(tiny):
+    mvfa = drawn_adapters(tiny)
+    pictures = Pictures(7)
+    plain = loader(mvfa, pictures, 3)
+    cached = loader(mvfa, pictures, 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
+    order = [5, 0, 6, 3, 1, 2, 4]
+    for _ in range(3):
+        for a, b in zip(plain.batches(order), cached.batches(order), strict=True):
+            assert a.members.tolist() == b.members.tolist()
+            torch.testing.assert_close(a.features, b.features)
+    assert cached.cached.tolist() == [True] * 4 + [False] * 3
+    torch.testing.assert_close(cached.masks([1, 6]), pictures.pixels[[1, 6]])
+
+
+def test_masks_of_images_that_have_them_are_remembered(tiny):
+    pictures = Pictures(7)
+    batches = loader(drawn_adapters(tiny), pictures, 1)
+    list(batches.batches([1, 6, 0]))
+    assert sorted(batches.packed_masks) == [0, 1]
+    assert torch.equal(batches.masks([1, 0]), pictures.pixels[[1, 0]])
+
+
+def test_workers_give_the_same_features(tiny):
+    mvfa = drawn_adapters(tiny)
+    pictures = Pictures(6)
+    plain = loader(mvfa, pictures)
+    decoded_elsewhere = loader(mvfa, pictures, workers=2)
+    for a, b in zip(plain.batches(), decoded_elsewhere.batches(), strict=True):
+        torch.testing.assert_close(a.features, b.features)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("gigabytes", [0.0, 30e-6, 60e-6, 1.0])
+def test_features_are_the_same_whatever_is_cached(demo_root, tiny, gigabytes, workers):
+    source = evaluation_set(demo_root / "data", object_info("Brain"), 32)
+    mvfa = drawn_adapters(tiny)
+    plain = loader(mvfa, source, 3)
+    cached = loader(mvfa, source, 3, cache_gb=gigabytes, workers=workers)
+    for order in (range(10), [7, 3, 9, 0, 1, 2, 8, 6, 5, 4]):
+        for a, b in zip(plain.batches(order), cached.batches(order), strict=True):
+            torch.testing.assert_close(a.features, b.features)
+            assert torch.equal(plain.masks(a.members.tolist()), cached.masks(b.members.tolist()))
+
+
+def test_features_are_computed_ahead(tiny):
+    """Of the images asked for, those that fit: the store holds images 0 to 3."""
+    batches = loader(drawn_adapters(tiny), Pictures(7), 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
+    batches.fill([6, 3, 1], 2)
+    assert batches.cached.tolist() == [False, True, False, True] + [False] * 3
+
+
+def test_an_error_of_an_image_is_raised_as_it_is(tiny):
+    class Broken(Pictures):
+        def __getitem__(self, index):
+            if index == 2:
+                raise UserError("image 2 is broken")
+            return super().__getitem__(index)
+
+    batches = loader(drawn_adapters(tiny), Broken(4), 2)
+    with pytest.raises(UserError, match="^image 2 is broken$"):
+        list(batches.batches())
+
+
+def test_scaling():
+    images = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    assert prepare(images, CPU).tolist() == torch.ones(1, 3, 2, 2).tolist()
+    mean = (0.48145466, 0.4578275, 0.40821073)
+    std = (0.26862954, 0.26130258, 0.27577711)
+    expected = torch.tensor([(1 - m) / s for m, s in zip(mean, std, strict=True)])
+    torch.testing.assert_close(prepare(images, CPU, "clip")[0, :, 0, 0], expected)

@@ -1,0 +1,108 @@
+"""Text features are encoded once; what does not fit is encoded again; the key says it all."""
+
+import shutil
+
+import pytest
+import torch
+
+from CLIP.weights import create_model
+from dataset.catalog import object_info
+from mvfa import text_cache
+from mvfa.text_cache import cached_text_by_noun, cached_text_features, read_entry, text_key
+
+TEXT = torch.nn.functional.normalize(torch.arange(1.0, 129.0).view(64, 2), dim=0)
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[str]:
+    """Replace the encoding of sentences; list the nouns that were encoded."""
+    nouns = []
+
+    def encode(clip, noun: str) -> torch.Tensor:  # noqa: ARG001
+        nouns.append(noun)
+        return TEXT
+
+    monkeypatch.setattr(text_cache, "text_features", encode)
+    return nouns
+
+
+def test_text_is_encoded_once(tiny, encoded, tmp_path):
+    for _ in range(3):
+        torch.testing.assert_close(cached_text_features(tiny, "Brain", "fp32", tmp_path), TEXT)
+    assert encoded == ["Brain"]
+    torch.testing.assert_close(cached_text_features(tiny, "Brain", "fp32", None), TEXT)
+    assert encoded == ["Brain", "Brain"]
+
+
+def test_each_noun_is_encoded_once(tiny, encoded, tmp_path):
+    names = ("Retina_RESC", "Brain", "Retina_OCT2017")
+    text = cached_text_by_noun(tiny, map(object_info, names), "fp32", tmp_path)
+    assert list(text) == encoded
+    assert set(text) == {object_info(name).noun for name in names}
+
+
+@pytest.mark.parametrize("content", [b"", b"broken", "shape", "norm", "kind"])
+def test_a_broken_entry_is_made_again(tiny, encoded, tmp_path, content):
+    cached_text_features(tiny, "Brain", "fp32", tmp_path)
+    (path,) = tmp_path.iterdir()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({"shape": TEXT[:3], "norm": 2 * TEXT, "kind": {"a": 1}}[content], path)
+    assert read_entry(path, 64) is None
+    torch.testing.assert_close(cached_text_features(tiny, "Brain", "fp32", tmp_path), TEXT)
+    torch.testing.assert_close(torch.load(path), TEXT)
+    assert encoded == ["Brain", "Brain"]
+
+
+def test_an_entry_is_read_only_at_its_width(tmp_path):
+    torch.save(TEXT, tmp_path / "entry.pt")
+    torch.testing.assert_close(read_entry(tmp_path / "entry.pt", 64), TEXT)
+    assert read_entry(tmp_path / "entry.pt", 65) is None
+    assert read_entry(tmp_path / "missing.pt", 64) is None
+
+
+def test_the_key_depends_on_everything():
+    settings = {
+        "weights": "a",
+        "activation": "gelu",
+        "precision": "fp32",
+        "sentences": [["a"], ["b"]],
+    }
+    changes = [
+        {},
+        {"weights": "b"},
+        {"activation": "quickgelu"},
+        {"precision": "bf16"},
+        {"sentences": [["a"], ["c"]]},
+    ]
+    assert len({text_key(**(settings | change)) for change in changes}) == len(changes)
+
+
+def test_other_settings_are_other_entries(tiny_path, encoded, tmp_path):
+    """The noun, the precision, the activation and the weights, but not where these lie."""
+    plain = create_model(None, tiny_path, image_size=32)
+    quick = create_model(None, tiny_path, image_size=32, activation="quickgelu")
+    cached_text_features(plain, "Brain", "fp32", tmp_path / "cache")
+    cached_text_features(plain, "Chest", "fp32", tmp_path / "cache")
+    cached_text_features(plain, "Brain", "bf16", tmp_path / "cache")
+    cached_text_features(quick, "Brain", "fp32", tmp_path / "cache")
+    copy = tmp_path / "copy.pt"
+    shutil.copy(tiny_path, copy)
+    cached_text_features(
+        create_model(None, copy, image_size=32), "Brain", "fp32", tmp_path / "cache"
+    )
+    assert len(encoded) == 4
+    changed = {name: value + 1 for name, value in torch.load(copy).items()}
+    torch.save(changed, tmp_path / "other.pt")
+    other = create_model(None, tmp_path / "other.pt", image_size=32)
+    cached_text_features(other, "Brain", "fp32", tmp_path / "cache")
+    assert len(encoded) == 5
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tiny, encoded, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    text = cached_text_features(tiny, "Brain", "fp32", tmp_path / "file")
+    torch.testing.assert_close(text, TEXT)
+    assert encoded == ["Brain"]
