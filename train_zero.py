@@ -72,19 +72,18 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     # their features up to the first adapter, computed once; the cache goes to the test set first
     loaders = Loaders(model, options, env)
     test_loader = loaders.scoring(test_set, reused=recipe.select == "test")
-    valid_loaders = [(obj, loaders.scoring(images, reused=True)) for obj, images in valid_sets]
-    train_loader = loaders.training(train_set)
 
     def score(loader: FeatureLoader, obj: ObjectInfo) -> Evaluation:  # without a memory bank
         arguments = score_arguments(options, obj)
         return evaluate(predict(model, loader, text[obj.noun], None, **arguments), env.world)
 
+    test = partial(score, test_loader, target)
+    valid = [partial(score, loaders.scoring(data, reused=True), obj) for obj, data in valid_sets]
+    train_loader = loaders.training(train_set)
     trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
     fast_steps = packed_steps(model, options, env)
     kept = checkpoint.Keeper(model, options, clip.weight_file, env.world)
     selection = Selection(recipe.select, equal_replaces=True)
-    test = partial(score, test_loader, target)
-    valid = [partial(score, loader, obj) for obj, loader in valid_loaders]
 
     def assess(epoch: float, step: int, *, last: bool = False) -> None:
         if selection.skips(last=last):
@@ -93,13 +92,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         best = f"best epoch found: epoch {int(epoch)} batch {step}\n"
         show_aurocs(options, env, tested, best if selection.is_best else "")
 
-    step_images = options.batch_size * env.world.size
     losses = []
     for epoch in range(options.epoch):
         show(f"epoch {epoch} :", env.world)  # the released code counts from 0
         order = torch.randperm(len(train_set), generator=generator).tolist()
         loss = 0.0
-        for part in split(order, step_images):
+        for part in split(order, options.batch_size * env.world.size):
             assess(epoch + part.done, part.step)
             with fast_steps:
                 part_loss = train(trainer, train_loader, text, part.images)

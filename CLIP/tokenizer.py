@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 VOCABULARY = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
-START, END = "<|startoftext|>", "<|endoftext|>"
+START = "<|startoftext|>"
+END = "<|endoftext|>"
 MERGES = 48_894  # CLIP uses only the first lines of the vocabulary
 END_OF_WORD = "</w>"
 WORDS = regex.compile(

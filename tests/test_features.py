@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dataset.catalog import object_info
+from dataset.items import Item
 from dataset.medical_few import evaluation_set
 from errors import UserError
 from mvfa.features import prepare
@@ -61,15 +62,20 @@ def test_features_are_computed_ahead(tiny):
     assert batches.cached.tolist() == [False, True, False, True] + [False] * 3
 
 
-def test_an_error_of_an_image_is_raised_as_it_is(tiny):
-    class Broken(Pictures):
-        def __getitem__(self, index):
-            if index == 2:
-                raise UserError("image 2 is broken")
-            return super().__getitem__(index)
+class OneBroken(Pictures):
+    """Pictures of which number 2 cannot be read."""
 
-    batches = loader(drawn_adapters(tiny), Broken(4), 2)
-    with pytest.raises(UserError, match="^image 2 is broken$"):
+    def __getitem__(self, index: int) -> Item:
+        if index == 2:
+            raise UserError("image 2 is broken")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_an_image_is_raised_as_it_is(tiny, workers):
+    """A worker would wrap it, with its stack of calls in the message."""
+    batches = loader(drawn_adapters(tiny), OneBroken(4), 2, workers=workers)
+    with pytest.raises(UserError, match=r"^image 2 is broken$"):
         list(batches.batches())
 
 

@@ -95,7 +95,7 @@ def test_paper_objective():
 )
 def test_gradients(objective):
     g = torch.Generator().manual_seed(8)
-    # [B, 1 + N, E]
+    # token features of two images, four patches each
     tokens = torch.randn(2, 5, 6, generator=g, dtype=torch.float64, requires_grad=True)
     text = torch.randn(6, 2, generator=g, dtype=torch.float64)
     masks = torch.rand(2, 4, 4, generator=g) < 0.5
