@@ -57,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
     checkpoint.initialise(model, options.init)
     compile_network(model, options, env.device)
+    fast_steps = packed_steps(model, options, env)
     text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
 
     # K + K shots in eleven augmented versions each; the test split; valid/ without the shots
     shots = load_shots(options, target, env.world)
+    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, shots)
     train_set = Support(shots, target, options.img_size)
     test_set = load_test_set(options, target, env.world)
     valid_sets = load_valid_sets(options, [target], env.world, shots)
@@ -71,35 +73,33 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     test_loader = loaders.scoring(test_set, reused=recipe.select == "test")
     valid_loaders = [loaders.scoring(images, reused=True) for _, images in valid_sets]
 
-    def memory_bank() -> list[Tensor]:
-        arguments = memory_arguments(options, target, env)
-        return build_memory(model, train_loader, train_set.normal, **arguments)
+    arguments = memory_arguments(options, target, env)
+    memory_bank = partial(build_memory, model, train_loader, train_set.normal, **arguments)
 
     def score(loader: FeatureLoader, bank: list[Tensor]) -> Evaluation:
         predictions = predict(model, loader, text, bank, **score_arguments(options, target))
         return evaluate(predictions, env.world)
 
     trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
-    fast_steps = packed_steps(model, options, env)
-    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, shots)
     selection = Selection(recipe.select)
     losses = []
     for epoch in range(1, options.epoch + 1):
         show(f"epoch  {epoch - 1} :", env.world)  # the released code counts from 0
         order = torch.randperm(len(train_set), generator=generator).tolist()
         with fast_steps:
-            losses.append(train(trainer, train_loader, {target.noun: text}, order))
-        show(f"Loss:  {losses[-1]:.6f}", env.world)
-        if selection.skips(last=epoch == options.epoch):
+            loss = train(trainer, train_loader, {target.noun: text}, order, f"epoch {epoch}")
+        losses.append(loss)
+        show(f"Loss:  {loss:.6f}", env.world)
+        last = epoch == options.epoch
+        if selection.skips(last=last):
             continue
         bank = memory_bank()
         test = partial(score, test_loader, bank)
         valid = [partial(score, loader, bank) for loader in valid_loaders]
-        tested = selection.look(epoch, kept, test, valid, last=epoch == options.epoch)
-        best = "Best result\n" if selection.is_best else ""
-        show_aurocs(options, env, tested, best)
+        tested = selection.assess(epoch, kept, test, valid, last=last)
+        show_aurocs(options, env, tested, "Best result\n" if selection.is_best else "")
 
-    selection.finish(kept, lambda: score(test_loader, memory_bank()))
+    show_aurocs(options, env, selection.finish(kept, lambda: score(test_loader, memory_bank())))
     return write_training_results(
         options, env, clip.weight_file, kept, selection, test_set, losses, shots
     )

@@ -2,10 +2,8 @@
 
     python train_zero.py --obj Liver
 
-As in the released code the adapters are tested before the steps whose number is a multiple of a
-fifth of the epoch's steps, rounded down: five times an epoch if 5 divides the steps, else six times
-or (in epochs of a few steps) more often. They are tested at the end too, which the released code
-does not do, so its rule may not choose that moment.
+In an epoch of n steps the adapters are tested before every step whose index is a multiple of
+n // 5, as in the released code, and once more at the end, which its rule must not choose.
 
 With `torchrun --nproc_per_node N train_zero.py ...` a step takes --batch_size images from each
 process, and its gradient is the mean over all of them.
@@ -61,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
     checkpoint.initialise(model, options.init)
     compile_network(model, options, env.device)
+    fast_steps = packed_steps(model, options, env)
+    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world)
     objects = [target, *others(target)]
     text = cached_text_by_noun(clip, objects, env.precision, options.text_cache)  # each [E, 2]
 
@@ -81,14 +81,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     valid = [partial(score, loaders.scoring(data, reused=True), obj) for obj, data in valid_sets]
     train_loader = loaders.training(train_set)
     trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
-    fast_steps = packed_steps(model, options, env)
-    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world)
     selection = Selection(recipe.select, equal_replaces=True)
 
     def assess(epoch: float, step: int, *, last: bool = False) -> None:
         if selection.skips(last=last):
             return
-        tested = selection.look(epoch, kept, test, valid, last=last, oracle=not last)
+        tested = selection.assess(epoch, kept, test, valid, last=last, oracle=not last)
         best = f"best epoch found: epoch {int(epoch)} batch {step}\n"
         show_aurocs(options, env, tested, best if selection.is_best else "")
 
@@ -100,12 +98,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         for part in split(order, options.batch_size * env.world.size):
             assess(epoch + part.done, part.step)
             with fast_steps:
-                part_loss = train(trainer, train_loader, text, part.images)
+                part_loss = train(trainer, train_loader, text, part.images, f"epoch {epoch + 1}")
             loss += part_loss * len(part.images) / len(order)
         losses.append(loss)
         show(f"Loss:  {loss:.6f}", env.world)
     assess(options.epoch, 0, last=True)  # not in the released code
-    selection.finish(kept, test)
+    show_aurocs(options, env, selection.finish(kept, test))
     return write_training_results(options, env, clip.weight_file, kept, selection, test_set, losses)
 
 

@@ -33,7 +33,7 @@ def in_background(work: Callable[[], str]) -> Future[str]:
     def run() -> None:
         try:
             future.set_result(work())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # raised again where the hash is needed
             future.set_exception(error)
 
     Thread(target=run, daemon=True).start()

@@ -121,8 +121,12 @@ def check_description(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> No
 
     The authors' files say nothing.
     """
-    for key, allowed in expected.items():
-        got = checkpoint.about.get(key, allowed)
+    recipe = expected.get("recipe", {})
+    of_file = checkpoint.about.get("recipe", recipe)
+    different = [name for name, value in recipe.items() if of_file.get(name, value) != value]
+    pairs = {f"--{name}": (of_file[name], recipe[name]) for name in different}
+    pairs |= {k: (checkpoint.about.get(k, v), v) for k, v in expected.items() if k != "recipe"}
+    for key, (got, allowed) in pairs.items():
         if got != allowed:
             raise UserError(
                 f"{checkpoint.path} was made with {key} = {got}, this run needs {allowed}; "
@@ -183,7 +187,7 @@ class Keeper:
         if self.path is not None:
             writable(options.save_path, "--save_path")
             check_replaceable(self.path)
-        self.saves = self.path is not None and world.first
+        self.first = world.first
         self.about = description(options, weights)
         self.about |= {"seed": options.seed, "versions": versions()}
         self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}
@@ -194,7 +198,7 @@ class Keeper:
         """Keep the model's adapters as they are after `epoch` epochs, and save them."""
         self.adapters = adapter_state(self.model)
         self.evaluation = evaluation
-        if self.saves and self.path is not None:
+        if self.first and self.path is not None:
             save(self.path, self.adapters, self.about | {"epoch": epoch})
 
     def restore(self) -> None:

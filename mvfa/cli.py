@@ -35,7 +35,7 @@ def check_flags(script: str) -> None:
 
 
 def command(main: Callable[[], Any]) -> None:
-    """Run a script's main and end the process.
+    """Run a script's main; on an expected failure print one line and exit.
 
     A user's mistake is one line and exit status 2, the loss of another process of the run one line
     and exit status 1, Ctrl-C exit status 130.

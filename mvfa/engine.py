@@ -121,8 +121,8 @@ def train(
     loader: FeatureLoader,
     text: Mapping[str, Tensor],
     order: Sequence[int],
-    *,
     description: str = "train",
+    *,
     report: Report | None = None,
 ) -> float:
     """Train on the images of `order`, a batch a step; return the mean loss of an image.

@@ -21,7 +21,7 @@ class Environment:
     """Device and processes of a run, and the settings that they decide where no flag does.
 
     workers: processes that decode images; test_batch_size: images scored at once, which changes no
-    score; started: seconds of the clock.
+    score; started: `time.perf_counter()` at the start of the run.
     """
 
     device: torch.device
@@ -46,6 +46,7 @@ def set_up(options: Options) -> Environment:
 
     Raises UserError for a device or an output folder that cannot be used.
     """
+    started = time.perf_counter()
     tune_process()
     world = join()
     writable(options.out, "--out")
@@ -58,6 +59,7 @@ def set_up(options: Options) -> Environment:
         workers=workers,
         test_batch_size=options.test_batch_size or (32 if cuda else 8),
         world=world,
+        started=started,
     )
 
 

@@ -53,7 +53,7 @@ class Maps:
             self.memory_range = self._range(self._memory(block) for block in self._blocks())
 
     def _blocks(self) -> Iterator[slice]:
-        """Yield images in blocks, each a sample of the whole set: every so many-th image."""
+        """Yield images in blocks, each a sample of the whole set: every k-th image."""
         step = -(-len(self.logits) // BLOCK)
         return (slice(start, None, step) for start in range(step))
 

@@ -194,6 +194,6 @@ class FeatureLoader:
     def _cache(self, members: list[int], features: Tensor) -> None:
         store = self._ensure_store()
         for i, image_features in zip(members, features, strict=True):
-            if i < len(store):
+            if i < len(store) and not self.cached[i]:
                 store[i] = image_features
                 self.cached[i] = True

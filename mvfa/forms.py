@@ -1,4 +1,4 @@
-"""What options and a recipe say, as the arguments of the parts that compute it."""
+"""Build the arguments of create_model, MVFA, build_memory and predict from the options."""
 
 from typing import Any
 

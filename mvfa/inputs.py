@@ -70,10 +70,10 @@ def load_training_set(options: Options, target: ObjectInfo, world: World) -> Ima
 def load_valid_sets(
     options: Options, objects: Sequence[ObjectInfo], world: World, shots: Shots | None = None
 ) -> list[tuple[ObjectInfo, ImageSet]]:
-    """Return the images of `valid` that are not shots, by object; none where they are not needed.
+    """Return the images of `valid` that are not shots, by object.
 
-    None are returned either if one of the objects has none and the checkpoint is chosen otherwise.
-    Raises UserError if --select valid needs them.
+    Return an empty list with --select last, and if an object has no usable images and --select is
+    not valid. Raises UserError if --select valid needs them.
     """
     rule = options.recipe.select
     if rule == "last":
@@ -83,10 +83,14 @@ def load_valid_sets(
     except UserError as error:  # an image without its mask, say
         if rule == "valid":
             raise
-        note(f"valid/ chooses no checkpoint, since {error}", world)
+        note(f"--select valid is not evaluated: {error}", world)
         return []
     complete = [(obj, images) for obj, images in sets if images is not None]
-    return complete if len(complete) == len(sets) else []
+    if len(complete) == len(sets):
+        return complete
+    missing = ", ".join(obj.name for obj, images in sets if images is None)
+    note(f"--select valid is not evaluated: too few images besides shots in {missing}", world)
+    return []
 
 
 def load_valid_set(

@@ -159,13 +159,13 @@ def add_model(parser: Parser) -> None:
         f"one of {', '.join(known_models())}",
         shown=f"{DEFAULT_MODEL}, or what --clip_path holds",
     )
-    flags.add("pretrain", "whose weights: there is one choice", "openai", choices=["openai"])
+    flags.add("pretrain", "CLIP weights; there is one choice", "openai", choices=["openai"])
     flags.add("img_size", "image side in pixels", 240, type=number(int, 1), metavar="S")
     flags.add("features_list", "blocks with adapters", LEVELS, type=int, nargs="+", metavar="BLOCK")
     flags.add("device", "cpu, cuda, cuda:1, mps ...", shown="cuda where there is one, else cpu")
     flags.add(
         "precision",
-        "of the backbone's products",
+        "number type of the backbone's matrix products",
         shown="fp16 on CUDA, else fp32",
         choices=PRECISIONS,
     )
@@ -192,7 +192,7 @@ def add_model(parser: Parser) -> None:
     flags.add(
         "cache_dir", "folder of cached text features", default_cache(), type=Path, metavar="DIR"
     )
-    flags.add("seed", "of adapters, shuffling and draws", DEFAULT_SEED, type=SEED)
+    flags.add("seed", "seed of adapters, shuffling and draws", DEFAULT_SEED, type=SEED)
 
 
 def add_training(parser: Parser, rate: str) -> None:
@@ -208,7 +208,7 @@ def add_training(parser: Parser, rate: str) -> None:
     )
     flags.add(
         "learning_rate",
-        "of Adam",
+        "Adam's learning rate",
         shown=f"the recipe's, {getattr(RECIPES['released'], rate):g}",
         type=number(float, 0),
         metavar="RATE",
@@ -378,7 +378,9 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
 
 
 def check_score_levels(scored: Sequence[int], levels: Sequence[int]) -> None:
-    """Raise UserError for a block to score that has no adapter."""
+    """Raise UserError for blocks to score that have no adapter or are named twice."""
+    if len(set(scored)) < len(scored):
+        raise UserError("--score_levels names a block twice; name each once")
     wrong = [block for block in scored if block not in levels]
     if wrong:
         allowed = " ".join(map(str, levels))

@@ -27,10 +27,11 @@ def packs(options: Options, env: Environment) -> bool:
     memory to spare. Raises UserError if --pack yes asks for it where it cannot be.
     """
     if options.pack and not packable(options, env):
+        compiled = ", --compile yes" if options.compile else ""
         mkl = "with" if packed.available() else "without"
         raise UserError(
             "--pack yes needs a CPU, fp32, a torch with Intel MKL and no --compile; got "
-            f"{env.device}, {env.precision}, {mkl} MKL; leave the flag out"
+            f"{env.device}, {env.precision}, {mkl} MKL{compiled}; leave the flag out"
         )
     if options.pack is not None:
         return options.pack

@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -115,6 +116,8 @@ def remove_pictures(folder: Path) -> None:
     for path in sorted((folder / FOLDER).glob("*")):
         if FILE_NAME.fullmatch(path.name) and path.is_file():
             path.unlink()
+    with suppress(OSError):  # absent, or with files of the user's
+        (folder / FOLDER).rmdir()
 
 
 def picture_files(

@@ -1,6 +1,6 @@
 """Recipes: every choice in which paper and released code differ (SPEC section 5). No torch.
 
-This is the only home of these defaults: adapters, scores and losses get their values from here.
+The scripts take the choices of adapters, scores and losses from here.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -33,16 +33,19 @@ class Recipe:
         "image score of a branch: mean or max over its patches "
         "(mean: few-shot with masks takes the maximum of the fused map instead)",
     )
-    keep: float = described(0.8, "share of the tokens that pass an adapter level unchanged")
-    mix: float = described(0.1, "share of each head's adapter output that is added to the tokens")
+    keep: float = described(0.8, "weight of the hidden tokens when adapter outputs are mixed in")
+    mix: float = described(0.1, "weight of each head's adapter output that is mixed in")
     slope: float = described(
         0.01, "slope of the adapters' leaky ReLU for negative values; 0 is a ReLU"
     )
     projector: str = described(
-        "none", "levels that have a linear projection, mixed into nothing, instead of an adapter"
+        "none",
+        "levels with a linear projection, whose output is not mixed in, instead of an adapter",
     )
-    bce_pool: str = described("mean", "patch probability that the image loss sees")
-    bce_input: str = described("logit", "what the image loss takes this probability for")
+    bce_pool: str = described("mean", "how patch probabilities are pooled for the image loss")
+    bce_input: str = described(
+        "logit", "whether the image loss takes the pooled probability for a logit or a probability"
+    )
     batch_size: int = 1
     rate_few: float = 1e-3
     rate_zero: float = 1e-4

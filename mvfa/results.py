@@ -21,6 +21,8 @@ from mvfa.evaluation import Evaluation, Maps
 from mvfa.memory import peak_memory
 from mvfa.options import ZERO, Options
 from mvfa.packing import packs
+from mvfa.panels import SCALE, Picture
+from mvfa.pictures import choose, remove_pictures, write_pictures
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -98,8 +100,6 @@ def write_results(
         return
     training = options.script.startswith("train")
     decided = {"pack": packs(options, env)} if training else {}
-    from mvfa.pictures import remove_pictures  # slow to import
-
     out = options.out
     content: dict[str, Any] = {
         "image_auroc": evaluation.image_auroc,
@@ -114,18 +114,23 @@ def write_results(
         "seconds": round(time.perf_counter() - env.started, 3),
         "peak_memory_bytes": peak_memory(env.device),
     }
-    written = [out / "metrics.json", out / "scores.csv"]
-    if not more.get("pictures"):
-        remove_pictures(out)
-    else:
-        written.append(out / "pictures")
     write_scores(out, options, test_set, evaluation)
     write_json(out / "metrics.json", content, indent=2)  # last: its presence says the run is whole
+    written = [out / "metrics.json", out / "scores.csv"]
     if (out / "curves.json").exists():
         written.append(out / "curves.json")
+    if more.get("pictures"):
+        written.append(out / "pictures")
     if adapters is not None and training:
         written.append(adapters)
     print("wrote", *written, file=sys.stderr)
+
+
+def remove_results(out: Path) -> None:
+    """Remove the files of an earlier run from an output folder, metrics.json first."""
+    for name in ("metrics.json", "curves.json", "scores.csv"):
+        (out / name).unlink(missing_ok=True)
+    remove_pictures(out)
 
 
 def write_training_results(
@@ -141,8 +146,8 @@ def write_training_results(
     """Write what a training was and gave; return the evaluation of the adapters that are kept."""
     evaluation = kept.evaluation
     assert evaluation is not None, "the kept adapters are tested at the end"
-    if selection.rule == "valid":  # chosen before the end
-        show_aurocs(options, env, evaluation)
+    if env.world.first:
+        remove_results(options.out)
     write_results(
         options,
         env,
@@ -170,6 +175,7 @@ def write_test_results(
 ) -> None:
     """Measure a scored test set, draw the pictures asked for, and write all of it."""
     if env.world.first:
+        remove_results(options.out)
         details = measure(
             evaluation,
             predictions,
@@ -181,12 +187,12 @@ def write_test_results(
         write_json(options.out / "curves.json", curves)
         more["empty_masks"] = test_set.empty_masks
         if options.pictures:
-            threshold, pictures = draw(options, evaluation, predictions, test_set, details)
+            threshold, pictures = draw_pictures(options, evaluation, predictions, test_set, details)
             more |= {"threshold": threshold, "pictures": pictures}
     write_results(options, env, weights, evaluation, test_set, adapters, **more)
 
 
-def draw(
+def draw_pictures(
     options: Options,
     evaluation: Evaluation,
     predictions: Predictions,
@@ -194,9 +200,6 @@ def draw(
     details: Mapping[str, Any],
 ) -> tuple[float, list[dict[str, Any]]]:
     """Write the pictures; return the threshold of their contours and metrics.json's entries."""
-    from mvfa.panels import SCALE, Picture  # slow to import
-    from mvfa.pictures import choose, write_pictures  # slow to import
-
     maps = Maps(predictions)
     files = image_files(test_set, options.data_path)
     threshold = details["pixel"]["both"]["threshold"] if details["pixel"] else MAP_THRESHOLD

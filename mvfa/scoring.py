@@ -33,11 +33,6 @@ def text_logits(tokens: Sequence[Tensor], text: Tensor) -> Tensor:
     return LOGIT_SCALE * torch.stack([row.flatten(1) for row in logits], dim=1)
 
 
-def patch_probability(logits: Tensor) -> Tensor:
-    """Return the probability of "abnormal" in [0, 1], of the logit differences' shape."""
-    return logits.sigmoid()
-
-
 def normalise_bank(tokens: Sequence[Tensor], class_token: bool = True) -> list[Tensor]:
     """Return the memory bank of n normal images: L times [n, 1 + N, E] -> L times [M, E] of norm 1.
 

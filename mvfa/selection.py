@@ -101,7 +101,7 @@ class Selection:
         may_choose = oracle and self.rule == "test"
         return self._choose("test", aurocs) if may_choose and better else False
 
-    def look(
+    def assess(
         self,
         epoch: float,
         kept: Keeper,
@@ -141,12 +141,17 @@ class Selection:
         self.chosen[rule] = self.history[-1]
         return rule == self.rule
 
-    def finish(self, kept: Keeper, test: Callable[[], Evaluation]) -> None:
-        """Score the test set at the end for adapters that were chosen earlier, without it."""
-        if kept.evaluation is None:
-            kept.restore()
-            kept.evaluation = test()
-            self.chosen[self.rule] |= Aurocs.of(kept.evaluation)._asdict()
+    def finish(self, kept: Keeper, test: Callable[[], Evaluation]) -> Evaluation | None:
+        """Score the test set at the end for adapters that were chosen earlier, without it.
+
+        Return that evaluation, None if the kept adapters have been tested already.
+        """
+        if kept.evaluation is not None:
+            return None
+        kept.restore()
+        kept.evaluation = test()
+        self.chosen[self.rule] |= Aurocs.of(kept.evaluation)._asdict()
+        return kept.evaluation
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a run writes of its selection.

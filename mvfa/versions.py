@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
+@cache
 def commit() -> str | None:
     """Return the commit of the working tree that this program runs from, None if unknown."""
     folder = Path(__file__).parent

@@ -95,7 +95,7 @@ def look(selection: Selection, keeper: FakeKeeper, values, tests: list[int]) -> 
 
         last = epoch == len(values)
         if not selection.skips(last=last):
-            selection.look(epoch, keeper, score, [lambda v=valid: evaluation(v)], last=last)
+            selection.assess(epoch, keeper, score, [lambda v=valid: evaluation(v)], last=last)
 
 
 def test_only_the_oracle_tests_every_epoch():
@@ -121,7 +121,7 @@ def test_adapters_are_kept_before_a_test_that_may_fail():
 
     for rule in ("valid", "last"):
         try:
-            Selection(rule).look(1, keeper, fail, [lambda: evaluation(0.5)], last=True)
+            Selection(rule).assess(1, keeper, fail, [lambda: evaluation(0.5)], last=True)
         except OSError:
             continue
         raise AssertionError
