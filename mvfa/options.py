@@ -117,12 +117,45 @@ def default_cache() -> Path:
     return user_cache_path("mvfa", appauthor=False)
 
 
-def add_trust(flags: Flags) -> None:
-    """Add the flag that allows weight files that run code."""
+def add_weights(flags: Flags) -> None:
+    """Add which CLIP weights are read."""
+    flags.add(
+        "model_name",
+        f"one of {', '.join(known_models())}",
+        shown=f"{DEFAULT_MODEL}, or what --clip_path holds",
+    )
+    flags.add(
+        "clip_path",
+        "CLIP weights",
+        shown="the model's file in CLIP/ckpt",
+        type=Path,
+        metavar="FILE",
+    )
     flags.yes_no(
         "trust_weights",
         "yes: load a TorchScript file that is not a published one; it runs code that it holds",
         False,
+    )
+
+
+def add_machine(flags: Flags) -> None:
+    """Add where and how the network runs."""
+    flags.add("device", "cpu, cuda, cuda:1, mps ...", shown="cuda where there is one, else cpu")
+    flags.add(
+        "precision",
+        "number type of the backbone's matrix products",
+        shown="fp16 on CUDA, else fp32",
+        choices=PRECISIONS,
+    )
+    flags.add(
+        "workers",
+        "processes that decode images",
+        shown="4 on CUDA, else 0",
+        type=number(int, 0),
+        metavar="N",
+    )
+    flags.add(
+        "cache_dir", "folder of cached text features", default_cache(), type=Path, metavar="DIR"
     )
 
 
@@ -131,14 +164,6 @@ def add_files(parser: Parser, setting: str) -> None:
     flags = Flags(parser, "files")
     folder = {"type": Path, "metavar": "DIR"}
     flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **folder)
-    flags.add(
-        "clip_path",
-        "CLIP weights",
-        shown="the model's file in CLIP/ckpt",
-        type=Path,
-        metavar="FILE",
-    )
-    add_trust(flags)
     if setting == FEW:
         flags.add("fewshot_path", "folder of the lists <obj>/<K>-shot.txt", SHOT_LISTS, **folder)
     flags.add("save_path", "folder of checkpoints", shown=CHECKPOINTS[setting], **folder)
@@ -153,28 +178,16 @@ def add_files(parser: Parser, setting: str) -> None:
 def add_model(parser: Parser) -> None:
     """Add the backbone and how it runs."""
     flags = Flags(parser, "model")
-    count = {"type": number(int, 0), "metavar": "N"}
-    flags.add(
-        "model_name",
-        f"one of {', '.join(known_models())}",
-        shown=f"{DEFAULT_MODEL}, or what --clip_path holds",
-    )
+    add_weights(flags)
     flags.add("pretrain", "CLIP weights; there is one choice", "openai", choices=["openai"])
     flags.add("img_size", "image side in pixels", 240, type=number(int, 1), metavar="S")
     flags.add("features_list", "blocks with adapters", LEVELS, type=int, nargs="+", metavar="BLOCK")
-    flags.add("device", "cpu, cuda, cuda:1, mps ...", shown="cuda where there is one, else cpu")
-    flags.add(
-        "precision",
-        "number type of the backbone's matrix products",
-        shown="fp16 on CUDA, else fp32",
-        choices=PRECISIONS,
-    )
+    add_machine(flags)
     flags.yes_no(
         "compile",
         "compile the network with torch.compile; the first step of each batch size takes a minute",
         False,
     )
-    flags.add("workers", "processes that decode images", shown="4 on CUDA, else 0", **count)
     flags.add(
         "test_batch_size",
         "images scored at once; it changes no score",
@@ -188,9 +201,6 @@ def add_model(parser: Parser) -> None:
         8.0,
         type=number(float, 0),
         metavar="GB",
-    )
-    flags.add(
-        "cache_dir", "folder of cached text features", default_cache(), type=Path, metavar="DIR"
     )
     flags.add("seed", "seed of adapters, shuffling and draws", DEFAULT_SEED, type=SEED)
 

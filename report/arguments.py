@@ -13,11 +13,10 @@ from mvfa.options import (
     DEFAULT_MODEL,
     DEFAULT_SEED,
     FEW,
-    PRECISIONS,
     SHOT_LISTS,
     ZERO,
-    add_trust,
-    default_cache,
+    add_machine,
+    add_weights,
 )
 from mvfa.recipe import CHOICES, RECIPES
 from report.experiments import SKIN, TABLES, StudyOptions
@@ -154,37 +153,15 @@ def add_files(parser: Parser) -> None:
         shown=f"{SHOT_LISTS}; demo: below --root",
         **folder,
     )
-    flags.add(
-        "clip_path",
-        "CLIP weights",
-        shown="the model's file in CLIP/ckpt",
-        type=Path,
-        metavar="FILE",
-    )
-    add_trust(flags)
-    flags.add("cache_dir", "folder of cached text features", default_cache(), **folder)
 
 
-def add_machine(parser: Parser) -> None:
-    """Add the network, and where and how it runs."""
+def add_model(parser: Parser) -> None:
+    """Add the network, and where and how it and its jobs run."""
     flags = Flags(parser, "model and machine")
     count = {"type": number(int, 1), "metavar": "N"}
-    flags.add("model_name", "CLIP model", shown=f"{DEFAULT_MODEL}, or what --clip_path holds")
+    add_weights(flags)
     flags.add("img_size", "image side in pixels", shown="240; demo: 120", **count)
-    flags.add("device", "cpu, cuda, cuda:1, mps ...", shown="cuda where there is one, else cpu")
-    flags.add(
-        "precision",
-        "of the backbone's products",
-        shown="fp16 on CUDA, else fp32",
-        choices=PRECISIONS,
-    )
-    flags.add(
-        "workers",
-        "processes that decode images",
-        shown="4 on CUDA, else 0",
-        type=number(int, 0),
-        metavar="N",
-    )
+    add_machine(flags)
     flags.add(
         "cluster",
         "run jobs there, with the package submitit",
@@ -213,7 +190,7 @@ def build_parser() -> Parser:
     add_tables(parser)
     add_training(parser)
     add_files(parser)
-    add_machine(parser)
+    add_model(parser)
     return parser
 
 
