@@ -1,0 +1,28 @@
+"""Versions name what numbers depend on."""
+
+import re
+import subprocess
+
+import torch
+
+from mvfa import versions
+
+
+def test_versions_are_complete():
+    found = versions.versions()
+    assert found["torch"] == torch.__version__
+    assert {"python", "torch", "torchvision", "numpy", "pillow", "commit"} == set(found)
+
+
+def test_the_commit_is_known_or_none(monkeypatch):
+    versions.commit.cache_clear()
+    commit = versions.commit()
+    assert commit is None or re.fullmatch("[0-9a-f]{40}", commit)
+
+    def no_git(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    versions.commit.cache_clear()
+    assert versions.commit() is None
+    versions.commit.cache_clear()
