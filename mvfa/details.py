@@ -5,7 +5,6 @@ Letters: n images, B images of a block, S image side.
 
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -92,6 +91,8 @@ def region_weights(masks: Tensor) -> Tensor:
 
     A region is a connected one; pixels that touch at a corner are connected.
     """
+    import cv2  # slow to import, and needed once a test
+
     weights = []
     for mask in masks.numpy():
         _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)

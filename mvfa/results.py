@@ -21,8 +21,6 @@ from mvfa.evaluation import Evaluation, Maps
 from mvfa.memory import peak_memory
 from mvfa.options import ZERO, Options
 from mvfa.packing import packs
-from mvfa.panels import SCALE, Picture
-from mvfa.pictures import choose, remove_pictures, write_pictures
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -128,6 +126,8 @@ def write_results(
 
 def remove_results(out: Path) -> None:
     """Remove the files of an earlier run from an output folder, metrics.json first."""
+    from mvfa.pictures import remove_pictures  # imports OpenCV, which is slow
+
     for name in ("metrics.json", "curves.json", "scores.csv"):
         (out / name).unlink(missing_ok=True)
     remove_pictures(out)
@@ -200,6 +200,9 @@ def draw_pictures(
     details: Mapping[str, Any],
 ) -> tuple[float, list[dict[str, Any]]]:
     """Write the pictures; return the threshold of their contours and metrics.json's entries."""
+    from mvfa.panels import SCALE, Picture  # imports OpenCV, which is slow
+    from mvfa.pictures import choose, write_pictures
+
     maps = Maps(predictions)
     files = image_files(test_set, options.data_path)
     threshold = details["pixel"]["both"]["threshold"] if details["pixel"] else MAP_THRESHOLD
