@@ -28,11 +28,15 @@ class CacheBudget:
 
     def take(self, source: ImageSource, mvfa: MVFA) -> float:
         """Take what the features of an image set need, as far as it is there; return gigabytes."""
-        visual = mvfa.visual
-        image = len(visual.positional_embedding) * visual.width * torch.float32.itemsize
-        taken = min(self.bytes_left, len(source) * image)
+        taken = min(self.bytes_left, len(source) * feature_bytes(mvfa))
         self.bytes_left -= taken
         return taken / 1e9
+
+
+def feature_bytes(mvfa: MVFA) -> int:
+    """Return the size of one image's features, float32 [1 + N, D]."""
+    visual = mvfa.visual
+    return len(visual.positional_embedding) * visual.width * torch.float32.itemsize
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

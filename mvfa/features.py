@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from CLIP.adapter import MVFA
 from dataset.items import ImageSource, Item, unpack_masks
 from errors import UserError
-from mvfa.caches import DecodedImages, allocate, divide
+from mvfa.caches import DecodedImages, allocate, divide, feature_bytes
 from mvfa.distributed import World
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -181,7 +181,7 @@ class FeatureLoader:
         if self.store is None:
             visual = self.mvfa.visual
             tokens = len(visual.positional_embedding)
-            features = tokens * visual.width * torch.float32.itemsize
+            features = feature_bytes(self.mvfa)
             in_memory = self.source[0].image.dtype != torch.uint8
             # three colours and the mask, a byte each
             image = 0 if in_memory else self.source.side**2 * (3 + 1)

@@ -6,11 +6,11 @@ the images of `valid` that are not shots. "last": the end of the training.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
+from mvfa.checkpoint import Keeper
 from mvfa.evaluation import Evaluation
-
-RULES = ("test", "valid", "last")
+from mvfa.recipe import CHOICES
 
 Moment = dict[str, float | None]
 
@@ -30,18 +30,6 @@ class Aurocs(NamedTuple):
     def total(self) -> float:
         """What checkpoints are compared by: the sum."""
         return self.image_auroc + (self.pixel_auroc or 0.0)
-
-
-class Keeper(Protocol):
-    """Keeps adapters, as `checkpoint.Keeper` does; `evaluation` is their test, None before it."""
-
-    evaluation: Evaluation | None
-
-    def keep(self, epoch: float, evaluation: Evaluation | None = None) -> None:
-        """Keep the adapters as they are after `epoch` epochs."""
-
-    def restore(self) -> None:
-        """Put the kept adapters back into the model."""
 
 
 def mean(group: list[Aurocs]) -> Aurocs:
@@ -159,7 +147,9 @@ class Selection:
         `selections` has the moment of each rule that has chosen one which was tested.
         """
         tested = {
-            rule: self.chosen[rule] for rule in RULES if "image_auroc" in self.chosen.get(rule, {})
+            rule: self.chosen[rule]
+            for rule in CHOICES["select"]
+            if "image_auroc" in self.chosen.get(rule, {})
         }
         return {
             "best_epoch": self.chosen[self.rule]["epoch"],

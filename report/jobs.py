@@ -14,7 +14,7 @@ from pathlib import Path
 from CLIP.hashing import file_hash, sha256
 from CLIP.weight_files import weight_path
 from dataset.catalog import object_info
-from dataset.folder import LABELS, list_images
+from dataset.folder import LABELS, image_folder, list_images, object_folder
 from dataset.medical_zero import others
 from dataset.shots import RANDOM_DRAW, read_list
 from errors import UserError
@@ -170,9 +170,7 @@ CELLS: dict[str, Callable[[CellFactory], list[CellSpec]]] = {
 
 def available_shots(data_path: Path, obj: str) -> int:
     """Return how many shots of each label valid/ of an object has: the smaller number."""
-    return min(
-        len(list_images(data_path / f"{obj}_AD" / "valid" / state / "img")) for state in LABELS
-    )
+    return min(len(list_images(image_folder(data_path, obj, "valid", s))) for s in LABELS)
 
 
 def cell_specs(options: StudyOptions) -> list[CellSpec]:
@@ -255,7 +253,8 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     needed = [spec.obj]
     if options.published is None and spec.training.setting == ZERO:
         needed += [other.name for other in others(object_info(spec.obj))]
-    absent = [name for name in needed if not (options.data_path / f"{name}_AD" / "test").is_dir()]
+    data = options.data_path
+    absent = [name for name in needed if not (object_folder(data, name) / "test").is_dir()]
     if absent:
         return f"no images of {', '.join(absent)}"
     if options.published is not None and (reason := missing_adapters(spec, options.published)):
