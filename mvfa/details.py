@@ -169,7 +169,7 @@ def measure(
     }
 
 
-def without_curves(details: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_curves(details: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split what `measure` returns into metrics and curves, both by granularity and branch."""
     metrics: dict[str, Any] = {}
     split: dict[str, Any] = {}

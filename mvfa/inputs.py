@@ -12,7 +12,7 @@ from errors import UserError
 from mvfa.console import note, progress
 from mvfa.distributed import World
 from mvfa.options import Options
-from mvfa.schedule import check_steps
+from mvfa.schedule import note_short_epochs
 
 
 def check_images(images: ImageSet, name: str, world: World) -> Checked:
@@ -63,7 +63,7 @@ def load_training_set(options: Options, target: ObjectInfo, world: World) -> Ima
     """Return the zero-shot training set, checked: the test splits of the other objects."""
     images = zero_shot_set(options.data_path, target, options.img_size)
     check_images(images, "training images", world)
-    check_steps(len(images), options.batch_size * world.size, world)
+    note_short_epochs(len(images), options.batch_size * world.size, world)
     return images
 
 

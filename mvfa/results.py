@@ -14,7 +14,7 @@ from dataset.folder import ImageSet
 from dataset.shots import Shots
 from mvfa.checkpoint import Keeper
 from mvfa.console import show
-from mvfa.details import measure, without_curves
+from mvfa.details import measure, split_curves
 from mvfa.engine import Predictions
 from mvfa.environment import Environment
 from mvfa.evaluation import Evaluation, Maps
@@ -183,7 +183,7 @@ def write_test_results(
             resamples=options.bootstrap,
             seed=options.seed,
         )
-        more["details"], curves = without_curves(details)
+        more["details"], curves = split_curves(details)
         write_json(options.out / "curves.json", curves)
         more["empty_masks"] = test_set.empty_masks
         if options.pictures:

@@ -39,7 +39,7 @@ def split(order: list[int], step_images: int) -> list[Part]:
     ]
 
 
-def check_steps(images: int, step_images: int, world: World) -> None:
+def note_short_epochs(images: int, step_images: int, world: World) -> None:
     """Say how often the adapters are tested where an epoch has fewer steps than parts."""
     steps = -(-images // step_images)
     if steps < PARTS:

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import auc, average_precision_score, f1_score, recall_score, roc_auc_score
 
 from mvfa import details
-from mvfa.details import bootstrap, image_details, region_weights, without_curves
+from mvfa.details import bootstrap, image_details, region_weights, split_curves
 from mvfa.histograms import exact_histogram
 
 
@@ -84,7 +84,7 @@ def test_bootstrap_intervals():
 def test_curves_and_metrics_are_split():
     values = {"auroc": 0.5, "interval": None, "roc": [[0, 0]], "pr": [[1, 1]]}
     measured = {"image": {"text": values, "memory": None, "both": values}, "pixel": None}
-    metrics, curves = without_curves(measured)
+    metrics, curves = split_curves(measured)
     plain = {"auroc": 0.5, "interval": None}
     assert metrics == {"image": {"text": plain, "memory": None, "both": plain}, "pixel": None}
     points = {"roc": [[0, 0]], "pr": [[1, 1]]}

@@ -3,7 +3,7 @@
 import pytest
 
 from mvfa.distributed import World
-from mvfa.schedule import check_steps, moments, split
+from mvfa.schedule import moments, note_short_epochs, split
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_an_epoch_of_few_steps_has_a_part_a_step(images, step_images):
 
 
 def test_few_steps_are_said(capsys):
-    check_steps(80, 16, World())
+    note_short_epochs(80, 16, World())
     assert capsys.readouterr().err == ""
-    check_steps(64, 16, World())
-    check_steps(64, 16, World(1, 2))  # only the first rank speaks
+    note_short_epochs(64, 16, World())
+    note_short_epochs(64, 16, World(1, 2))  # only the first rank speaks
     expected = "an epoch has 4 steps, fewer than 5: the adapters are tested before each of them"
     assert capsys.readouterr().err == f"note: {expected}\n"
