@@ -71,7 +71,10 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path} is not a readable checkpoint; {remedy}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in KEYS):
         raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
-    return Checkpoint({key: content[key] for key in KEYS}, content.get("about", {}), path)
+    about = content.get("about", {})
+    if not isinstance(about, dict):
+        raise UserError(f"{path} is no MVFA checkpoint: its description is not a dictionary")
+    return Checkpoint({key: content[key] for key in KEYS}, about, path)
 
 
 def apply(model: MVFA, checkpoint: Checkpoint) -> None:
@@ -116,21 +119,27 @@ def description(options: Options, weights: Path) -> dict[str, Any]:
     return about
 
 
+def entries(key: str, value: Any) -> dict[str, Any]:
+    """Return the entries of a description's value by name: "recipe keep", or just the key."""
+    if isinstance(value, dict):
+        return {f"{key} {name}": entry for name, entry in value.items()}
+    return {key: value}
+
+
 def check_description(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
     """Raise UserError if a checkpoint says that it is for something else.
 
-    The authors' files say nothing.
+    What a file does not say at all, as the authors' files, is not compared.
     """
-    recipe = expected.get("recipe", {})
-    of_file = checkpoint.about.get("recipe", recipe)
-    different = [name for name, value in recipe.items() if of_file.get(name, value) != value]
-    pairs = {f"--{name}": (of_file[name], recipe[name]) for name in different}
-    pairs |= {k: (checkpoint.about.get(k, v), v) for k, v in expected.items() if k != "recipe"}
-    for key, (got, allowed) in pairs.items():
-        if got != allowed:
+    for key in [key for key in expected if key in checkpoint.about]:
+        described = entries(key, checkpoint.about[key])
+        needed = entries(key, expected[key])
+        different = [name for name in needed | described if described.get(name) != needed.get(name)]
+        if different:
+            name = different[0]
             raise UserError(
-                f"{checkpoint.path} was made with {key} = {got}, this run needs {allowed}; "
-                f"train again, or pass the file with --ckpt to use it all the same"
+                f"{checkpoint.path} was made with {name} = {described.get(name)}, this run needs "
+                f"{needed.get(name)}; train again, or pass the file with --ckpt to use it anyway"
             )
 
 

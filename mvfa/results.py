@@ -175,7 +175,6 @@ def write_test_results(
 ) -> None:
     """Measure a scored test set, draw the pictures asked for, and write all of it."""
     if env.world.first:
-        remove_results(options.out)
         details = measure(
             evaluation,
             predictions,
@@ -183,6 +182,7 @@ def write_test_results(
             resamples=options.bootstrap,
             seed=options.seed,
         )
+        remove_results(options.out)  # not earlier: what takes time, and may fail, is done
         more["details"], curves = split_curves(details)
         write_json(options.out / "curves.json", curves)
         more["empty_masks"] = test_set.empty_masks

@@ -190,9 +190,16 @@ def test_a_link_to_nowhere_does_not_change_a_draw(demo_root, tmp_path):
         random_shots(tmp_path, "Chest", 2)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_image_is_refused(demo_root, tmp_path):
+def test_an_unreadable_image_is_refused(demo_root, tmp_path, monkeypatch):
+    """Root may read everything, so opening is made to fail instead of changing permissions."""
     shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
-    (tmp_path / "Chest_AD" / "test" / "good" / "img" / "000.png").chmod(0)
+    opened = Image.open
+
+    def deny(path, *arguments, **settings):
+        if path.name == "000.png" and path.parent.parent.name == "good":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **settings)
+
+    monkeypatch.setattr(Image, "open", deny)
     with pytest.raises(UserError, match=r"000\.png is not a readable image .*Permission denied"):
         check_records(list_split(tmp_path, object_info("Chest"), "test"), 32)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def test_equal_adapters_are_equal_files(tiny, tmp_path):
         (b"broken", "is not a readable checkpoint; train it again or copy it again"),
         ({"seg_adapters": {}}, "is no MVFA checkpoint: it needs the keys seg_adapters and det_"),
         ([1, 2], "is no MVFA checkpoint"),
+        ({"seg_adapters": {}, "det_adapters": {}, "about": 5}, "its description is not a dict"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
@@ -98,7 +100,7 @@ def test_a_checkpoint_of_something_else_is_refused(runs, tmp_path):
     shutil.copy(own, runs.checkpoints / "Chest-2shot.pth")
     with pytest.raises(UserError, match="was made with object = Brain, this run needs Chest"):
         runs("test_few", "Chest")
-    with pytest.raises(UserError, match=r"was made with --keep = 0.8, this run needs 0.7"):
+    with pytest.raises(UserError, match=r"was made with recipe keep = 0.8, this run needs 0.7"):
         runs("test_few", "Brain", "--keep", "0.7")
     runs("test_few", "Chest", "--ckpt", own)
     with pytest.raises(UserError, match=r"no checkpoint .*nowhere.pth"):
@@ -117,7 +119,7 @@ def test_adapters_of_other_shots_are_refused(runs, tmp_path, demo_root):
     taken = (demo_root / "fewshot_seed" / "Chest" / "2-shot.txt").read_text()
     draw = 1 if "000.png" in taken else 0
     more = ["--fewshot_path", tmp_path / "lists", "--iterate", draw]
-    with pytest.raises(UserError, match="was made with shots = "):
+    with pytest.raises(UserError, match="was made with shots normal = "):
         runs("test_few", "Chest", *more)
     runs("test_few", "Chest", *more, "--ckpt", runs.checkpoints / "Chest-2shot.pth")
 
@@ -183,3 +185,27 @@ def test_interrupt_leaves_no_part(runs):
     assert "Traceback" not in errors
     assert list(runs.checkpoints.iterdir()) == [adapters]
     torch.load(adapters, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, None),  # the authors' files
+        ({"object": "Brain", "recipe": {"keep": 0.8, "mix": 0.1}}, None),
+        ({"object": "Brain", "recipe": {"keep": 0.8}}, "recipe mix = None, this run needs 0.1"),
+        (
+            {"recipe": {"keep": 0.8, "mix": 0.1, "new": 1}},
+            "recipe new = 1, this run needs None",
+        ),
+        ({"object": "Chest", "recipe": {"keep": 0.7}}, "object = Chest, this run needs Brain"),
+    ],
+)
+def test_a_description_must_agree_in_every_entry(about, message):
+    """An entry of the recipe that only one of the two has is a difference, too."""
+    found = checkpoint.Checkpoint({}, about, Path("x.pth"))
+    expected = {"object": "Brain", "recipe": {"keep": 0.8, "mix": 0.1}}
+    if message is None:
+        checkpoint.check_description(found, expected)
+        return
+    with pytest.raises(UserError, match=message):
+        checkpoint.check_description(found, expected)

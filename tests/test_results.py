@@ -1,6 +1,8 @@
 """What a run prints and writes: lines in the released order, short metrics.json, all named."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from mvfa.evaluation import Evaluation
 from mvfa.options import parse
 from mvfa.results import auroc_lines
-from tests.script_runs import Runs
+from tests.script_runs import ROOT, Runs
 
 
 @pytest.fixture
@@ -80,8 +82,13 @@ def test_pictures_are_named_and_are_gone_after_a_run_without(runs, capsys):
     capsys.readouterr()
     runs("test_zero", "Brain", "--pictures", 2, "--bootstrap", 0)
     out = runs.out("test_zero")
-    assert sorted(written_files(capsys)) == sorted(map(str, out.iterdir()))
+    written = written_files(capsys)
+    assert sorted(written) == sorted(map(str, out.iterdir()))
     assert (out / "pictures").is_dir()
+    (shown,) = re.findall(
+        r"^wrote (.*/pictures.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert [Path(name).name for name in shown.split()] == [Path(name).name for name in written]
     runs("test_zero", "Brain", "--bootstrap", 0)
     files = [path for path in out.rglob("*") if path.is_file()]
     assert sorted(written_files(capsys)) == sorted(map(str, files))

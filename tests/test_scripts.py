@@ -277,7 +277,7 @@ def test_the_paper_recipe_runs(runs):
     assert metrics["options"]["batch_size"] == 16
     assert metrics["options"]["recipe"]["activation"] == "quickgelu"
     assert [e["epoch"] for e in metrics["evaluations"]] == [2]
-    with pytest.raises(UserError, match="was made with --"):
+    with pytest.raises(UserError, match="was made with recipe "):
         runs("test_few", "Brain")
     runs("test_few", "Brain", "--recipe", "paper")
 
