@@ -1,5 +1,8 @@
 """Expected failures: a mistake the user can fix, and the loss of another process of the run."""
 
+# what to do about a mistake differs: a wheel has everything below `mvfa`, a checkout not (setup.py)
+IN_WHEEL = __name__ != "errors"
+
 
 class UserError(Exception):
     """A wrong setting or file (exit status 2).

@@ -1,38 +1,62 @@
-"""Prepare the data of an object: so far, draw shots.
+"""Prepare the data of an object: download and check files, convert them to the layout, draw shots.
 
+    python prepare_data.py COMMAND --help
+    python prepare_data.py check --obj Brain
+    python prepare_data.py convert thyroid.csv --obj Thyroid --noun "thyroid ultrasound"
     python prepare_data.py draw --obj Brain --draws 3 --overwrite
+
+`check` decodes all images and masks of objects, and reports errors (exit status 1), warnings and
+notes. `convert` brings a CSV, MVTec's layout, BMAD's own, HAM10000 or ISIC 2019 to the layout.
 
 `draw` writes shot lists: seeded draws of K normal and K abnormal `valid` images, in the format of
 the published lists, which `train_few.py --iterate` and `test_few.py --iterate` read. Slices of one
 patient look alike, so a draw takes as many patients as possible, if file names tell them apart.
+
+Each command is an entry of COMMANDS: its flags, and what it does.
 """
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from dataset.catalog import CATALOG, known_name
+from dataset.catalog import case_pattern, object_name, object_noun
+from dataset.convert_sources import AUTO, LAYOUTS
+from dataset.layout import object_folder
 from mvfa.cli import command
 from mvfa.flags import SEED, Flags, Parser, number
 from mvfa.options import DEFAULT_SEED, SHOT_LISTS
 
 SHOTS = (2, 4, 8, 16)
-DRAW_EXAMPLES = (
-    "--obj Brain --draws 3 --overwrite",
-    "--obj Chest --shots 1 2 --seed 7 --fewshot_path my_lists",
-)
+FOLDER = {"type": Path, "metavar": "DIR"}
+
+
+class Command(NamedTuple):
+    """One command of this script.
+
+    Args:
+        summary: what it does, a line of the help.
+        add_flags: adds its flags to its parser.
+        run: does it; returns the files it wrote, which are printed. It imports what is slow, raises
+            UserError for a mistake of the user, and SystemExit for an exit status of its own.
+        examples: of its flags.
+
+    """
+
+    summary: str
+    add_flags: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace], list[Path]]
+    examples: tuple[str, ...]
 
 
 def add_draw(parser: Parser) -> None:
     """Add the flags of `draw`."""
-    parser.add_argument(
-        "--obj", required=True, type=known_name, choices=list(CATALOG), help="the object"
-    )
+    parser.add_argument("--obj", required=True, type=object_name, metavar="NAME", help="the object")
     flags = Flags(parser, "draws")
-    folder = {"type": Path, "metavar": "DIR"}
-    flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **folder)
+    flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **FOLDER)
     flags.add(
-        "fewshot_path", "folder that DIR/<obj>/<K>-shot.txt is written to", SHOT_LISTS, **folder
+        "fewshot_path", "folder that DIR/<obj>/<K>-shot.txt is written to", SHOT_LISTS, **FOLDER
     )
     count = number(int, 1)
     flags.add(
@@ -43,19 +67,6 @@ def add_draw(parser: Parser) -> None:
     by_case = "auto: one image of every case (patient) before a second one of any; no: ignore cases"
     flags.add("by_case", by_case, "auto", choices=["auto", "no"])
     parser.add_argument("--overwrite", action="store_true", help="replace lists that exist")
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line. Raises UserError."""
-    examples = [f"draw {example}" for example in DRAW_EXAMPLES]
-    parser = Parser("prepare_data.py", "Prepare the data of an object.", examples)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    summary = "write seeded draws of shots as shot lists"
-    description = f"{summary.capitalize()}."
-    add_draw(
-        commands.add_parser("draw", help=summary, description=description, examples=DRAW_EXAMPLES)
-    )
-    return parser.parse_args(argv)
 
 
 def draw(options: argparse.Namespace) -> list[Path]:
@@ -74,11 +85,148 @@ def draw(options: argparse.Namespace) -> list[Path]:
     )
 
 
+def add_jobs(flags: Flags) -> None:
+    """Add the number of threads."""
+    text = "threads that decode files"
+    flags.add("jobs", text, type=number(int, 1), metavar="N", shown="one for each core")
+
+
+def add_check(parser: Parser) -> None:
+    """Add the flags of `check`."""
+    flags = Flags(parser, "checks")
+    objects = {"type": object_name, "nargs": "+", "metavar": "NAME"}
+    flags.add("obj", "the objects", shown="every <obj>_AD folder there is", **objects)
+    flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **FOLDER)
+    flags.add("fewshot_path", "folder of the shot lists", SHOT_LISTS, **FOLDER)
+    text = "also write all findings, with all file names, as JSON; -: to standard output, alone"
+    flags.add("json", text, metavar="FILE", shown="not written")
+    add_jobs(flags)
+
+
+def check(options: argparse.Namespace) -> list[Path]:
+    """Print what is found in the data of objects. Raises UserError; exits with 1 on errors."""
+    from dataset.audit import check_objects, write_report  # imports torch
+
+    report = check_objects(options.data_path, options.obj, options.fewshot_path, options.jobs)
+    write_report(report, options.json)
+    if report.status:
+        raise SystemExit(report.status)
+    return []
+
+
+def case_rule(text: str) -> str:
+    """Convert auto, no or a regular expression with a group `case`, a flag's value."""
+    return text if text in (AUTO, "no") else case_pattern(text)
+
+
+def add_convert(parser: Parser) -> None:
+    """Add the flags of `convert`."""
+    text = "a CSV with the columns image and label (mask, case, split), or a dataset's folder"
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=text)
+    text = "name of the object"
+    parser.add_argument("--obj", required=True, type=object_name, metavar="NAME", help=text)
+    flags = Flags(parser, "conversion")
+    flags.add("data_path", "<obj>_AD is written to DIR", Path("data"), **FOLDER)
+    text = "layout of SOURCE: MVTec's, that of BMAD's archives, or a known table"
+    flags.add("layout", text, AUTO, choices=[AUTO, *LAYOUTS])
+    text = "noun of the sentences, such as 'thyroid ultrasound'"
+    flags.add("noun", text, type=object_noun, metavar="TEXT", shown="the name")
+    text = "share of the images of each label for valid, if SOURCE has no valid"
+    flags.add("valid", text, 0.2, type=number(float, 0, False, 0.9), metavar="SHARE")
+    flags.add("seed", "another seed gives another choice of valid", DEFAULT_SEED, type=SEED)
+    text = "how patients are known: auto: from SOURCE, else by names such as 00003_60; no: not at "
+    text += "all; or a regular expression of file names with a group (?P<case>...)"
+    flags.add("cases", text, AUTO, type=case_rule, metavar="auto|no|REGEX")
+    text = "put the case before file names that do not show it, so that draws of shots see it"
+    flags.yes_no("case_names", text, True)
+    classes = {"nargs": "+", "metavar": "CLASS"}
+    flags.add("normal", "normal classes of a table", shown="nv; a CSV has labels", **classes)
+    flags.add("abnormal", "abnormal classes of a table", shown="all others", **classes)
+    flags.yes_no("masks", "take masks", True)
+    flags.yes_no("link", "link files instead of copying them", False)
+    add_jobs(flags)
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that exists")
+
+
+def convert(options: argparse.Namespace) -> list[Path]:
+    """Convert a dataset, print what was done, and return the folder. Raises UserError."""
+    from dataset import convert as conversion  # imports torch
+    from dataset.convert_plan import Request, summary
+
+    request = Request(
+        source=options.source,
+        name=options.obj,
+        data_path=options.data_path,
+        layout=options.layout,
+        valid=options.valid,
+        seed=options.seed,
+        link=options.link,
+        noun=options.noun,
+        normal=options.normal,
+        abnormal=options.abnormal,
+        cases=options.cases,
+        case_names=options.case_names,
+        masks=options.masks,
+        overwrite=options.overwrite,
+        jobs=options.jobs,
+    )
+    for line in summary(conversion.convert(request)):
+        print(line)
+    flags = ["check", "--obj", options.obj, "--data_path", str(options.data_path)]
+    print(f"check it with: python prepare_data.py {shlex.join(flags)}")
+    return [object_folder(options.data_path, options.obj)]
+
+
+COMMANDS = {
+    "check": Command(
+        "look for faults in the data of objects: counts, masks, sizes, duplicates, shot lists",
+        add_check,
+        check,
+        ("--obj Brain Liver", "--json report.json", "--data_path demo/data --json -"),
+    ),
+    "convert": Command(
+        "bring a dataset to the layout of this program, as an object of its own",
+        add_convert,
+        convert,
+        (
+            "thyroid.csv --obj Thyroid --noun 'thyroid ultrasound'",
+            "downloads/bottle --obj Bottle --layout mvtec --link yes",
+            "downloads/HAM10000 --obj Skin_HAM10000 --normal nv --abnormal mel",
+        ),
+    ),
+    "draw": Command(
+        "write seeded draws of shots as shot lists",
+        add_draw,
+        draw,
+        (
+            "--obj Brain --draws 3 --overwrite",
+            "--obj Chest --shots 1 2 --seed 7 --fewshot_path my_lists",
+        ),
+    ),
+}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line. Raises UserError. Needs no torch."""
+    examples = [f"{name} {entry.examples[0]}" for name, entry in COMMANDS.items()]
+    parser = Parser("prepare_data.py", "Prepare the data of an object.", examples)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, entry in COMMANDS.items():
+        description = f"{entry.summary[0].upper()}{entry.summary[1:]}."
+        entry.add_flags(
+            commands.add_parser(
+                name, help=entry.summary, description=description, examples=entry.examples
+            )
+        )
+    return parser.parse_args(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Run the chosen command and print the paths of the files it wrote. Raises UserError."""
     options = parse(argv)
-    paths = {"draw": draw}[options.command](options)
-    print(*paths, sep="\n")
+    paths = COMMANDS[options.command].run(options)
+    for path in paths:
+        print(path)
     return paths
 
 

@@ -15,15 +15,15 @@ if __name__ == "__main__":
 
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
-from dataset.catalog import object_info
 from dataset.medical_few import Support
 from dataset.shots import Shots
+from mvfa.calibrated import evaluate_calibrated, known_images, show_calibrated
 from mvfa.checkpoint import load_adapters
 from mvfa.engine import build_memory, predict
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.forms import adapter_form, clip_arguments, memory_arguments, score_arguments
-from mvfa.inputs import load_shots, load_test_set
+from mvfa.inputs import load_shots, load_test_set, target_object
 from mvfa.loaders import Loaders
 from mvfa.results import show_aurocs, write_test_results
 from mvfa.text_cache import cached_text_features
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Score the test split and write the results; return its evaluation."""
     options = start("test_few", argv)
     recipe = options.recipe
-    target = object_info(options.obj)
     env = set_up(options)  # device, precision, processes
+    target = target_object(options, env.world)
     generator = set_seed(options.seed)
 
     # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
@@ -43,12 +43,13 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     form = adapter_form(recipe)
     model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
     shots = load_shots(options, target, env.world)
-    adapters = load_adapters(options, model, clip.weight_file, env.world, shots)
+    adapters = load_adapters(options, model, clip.weight_file, env.world, target, shots)
     compile_network(model, options, env.device)
     text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
 
     # the memory bank of the normal shots in eleven augmented versions each
     test_set = load_test_set(options, target, env.world)
+    known = known_images(options, target, shots, env.world)
     support = Support(Shots(shots.normal, []), target, options.img_size)
     loaders = Loaders(model, options, env)
     arguments = memory_arguments(options, target, env)
@@ -59,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     predictions = predict(model, test_loader, text, bank, **score_arguments(options, target))
     evaluation = evaluate(predictions, env.world)
     show_aurocs(options, env, evaluation)
+
+    # the same with constants of images that are not tested (docs/calibration.md)
+    calibrated = evaluate_calibrated(predictions, known, model, loaders, text, bank)
+    show_calibrated(options, env.world, calibrated)
     write_test_results(
         options,
         env,
@@ -68,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         test_set,
         adapters,
         shots=shots.names(),
+        calibrated=calibrated and calibrated.as_dict(),
     )
     return evaluation
 

@@ -14,13 +14,12 @@ if __name__ == "__main__":
 
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
-from dataset.catalog import object_info
 from mvfa.checkpoint import load_adapters
 from mvfa.engine import predict
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.forms import adapter_form, clip_arguments, score_arguments
-from mvfa.inputs import load_test_set
+from mvfa.inputs import load_test_set, target_object
 from mvfa.loaders import Loaders
 from mvfa.results import show_aurocs, write_test_results
 from mvfa.text_cache import cached_text_features
@@ -31,15 +30,15 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Score the test split and write the results; return its evaluation."""
     options = start("test_zero", argv)
     recipe = options.recipe
-    target = object_info(options.obj)
     env = set_up(options)  # device, precision, processes
+    target = target_object(options, env.world)
     generator = set_seed(options.seed)
 
     # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
     clip = create_model(**clip_arguments(options, env))
     form = adapter_form(recipe)
     model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
-    adapters = load_adapters(options, model, clip.weight_file, env.world)
+    adapters = load_adapters(options, model, clip.weight_file, env.world, target)
     compile_network(model, options, env.device)
     text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
 

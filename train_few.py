@@ -19,7 +19,6 @@ from torch import Tensor
 
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
-from dataset.catalog import object_info
 from dataset.medical_few import Support
 from mvfa import checkpoint
 from mvfa.console import show
@@ -34,7 +33,7 @@ from mvfa.forms import (
     objective,
     score_arguments,
 )
-from mvfa.inputs import load_shots, load_test_set, load_valid_sets
+from mvfa.inputs import load_shots, load_test_set, load_valid_sets, target_object
 from mvfa.loaders import Loaders
 from mvfa.packing import packed_steps
 from mvfa.results import show_aurocs, write_training_results
@@ -47,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Train and test; return the evaluation of the adapters that are kept."""
     options = start("train_few", argv)
     recipe = options.recipe
-    target = object_info(options.obj)
     env = set_up(options)  # device, precision, processes
+    target = target_object(options, env.world)
     generator = set_seed(options.seed)
 
     # frozen CLIP, and two trainable adapters (seg, det) after each of the given blocks
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     # K + K shots in eleven augmented versions each; the test split; valid/ without the shots
     shots = load_shots(options, target, env.world)
-    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, shots)
+    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, [target], shots)
     train_set = Support(shots, target, options.img_size)
     test_set = load_test_set(options, target, env.world)
     valid_sets = load_valid_sets(options, [target], env.world, shots)

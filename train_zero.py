@@ -1,4 +1,4 @@
-"""Zero-shot training: adapters learn from the test splits of the other five objects.
+"""Zero-shot training: adapters learn from the test splits of other objects.
 
     python train_zero.py --obj Liver
 
@@ -21,8 +21,7 @@ import torch
 
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
-from dataset.catalog import ObjectInfo, object_info
-from dataset.medical_zero import others
+from dataset.catalog import ObjectInfo
 from mvfa import checkpoint
 from mvfa.console import show
 from mvfa.engine import Trainer, predict, train
@@ -35,7 +34,13 @@ from mvfa.forms import (
     objective,
     score_arguments,
 )
-from mvfa.inputs import load_test_set, load_training_set, load_valid_sets
+from mvfa.inputs import (
+    load_test_set,
+    load_training_set,
+    load_valid_sets,
+    target_object,
+    training_objects,
+)
 from mvfa.loaders import Loaders
 from mvfa.packing import packed_steps
 from mvfa.results import show_aurocs, write_training_results
@@ -49,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Train and test; return the evaluation of the adapters that are kept."""
     options = start("train_zero", argv)
     recipe = options.recipe
-    target = object_info(options.obj)
     env = set_up(options)  # device, precision, processes
+    target = target_object(options, env.world)
+    objects = [target, *training_objects(options, target, env.world)]
     generator = set_seed(options.seed)
 
     # frozen CLIP, and two trainable adapters (seg, det) after each of the given blocks
@@ -60,12 +66,11 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     checkpoint.initialise(model, options.init)
     compile_network(model, options, env.device)
     fast_steps = packed_steps(model, options, env)
-    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world)
-    objects = [target, *others(target)]
+    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, objects)
     text = cached_text_by_noun(clip, objects, env.precision, options.text_cache)  # each [E, 2]
 
     # test splits of the other objects to train on; the test split; valid/ of the other objects
-    train_set = load_training_set(options, target, env.world)
+    train_set = load_training_set(options, objects[1:], env.world)
     test_set = load_test_set(options, target, env.world)
     valid_sets = load_valid_sets(options, objects[1:], env.world)
 

@@ -168,7 +168,7 @@ class VisionTransformer(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Compute the hidden tokens before block 1: [B, 3, S, S] float32 -> [B, 1 + N, D]."""
         patches = self.conv1(images).flatten(2).transpose(1, 2)  # [B, N, D]
-        cls = self.class_embedding.expand(len(images), 1, -1)  # [B, 1, D]
+        cls = self.class_embedding.expand(images.shape[0], 1, -1)  # [B, 1, D]
         return self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,15 +1,34 @@
 """Weight files of CLIP on disk: names, places and hashes. Needs no torch."""
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from CLIP.hashing import file_hash
-from errors import UserError
+from errors import IN_WHEEL, UserError
 
 CONFIGS = Path(__file__).parent / "model_configs"
-WEIGHTS = Path(__file__).parent / "ckpt"
+OTHER_FOLDER = "MVFA_WEIGHTS"  # environment variable
+
+
+def weights_folder(in_wheel: bool = IN_WHEEL) -> Path:
+    """Return where weight files lie: in MVFA_WEIGHTS, if it is set, else in CLIP/ckpt.
+
+    A wheel's default is the user's data folder: site-packages is no place for a user's files.
+    """
+    if os.environ.get(OTHER_FOLDER):
+        return Path(os.environ[OTHER_FOLDER])
+    if not in_wheel:
+        return Path(__file__).parent / "ckpt"
+    from platformdirs import user_data_path
+
+    return user_data_path("mvfa", appauthor=False) / "weights"
+
+
+WEIGHTS = weights_folder()
+WEIGHTS_SHOWN = str(WEIGHTS) if IN_WHEEL or os.environ.get(OTHER_FOLDER) else "CLIP/ckpt"
 
 
 @cache
@@ -26,7 +45,7 @@ def known_model(name: str) -> dict[str, Any]:
 
 
 def weight_path(name: str | None, path: Path | None) -> Path:
-    """Return the weight file to read: `path` if given, else the place of model `name` in CLIP/ckpt.
+    """Return the weight file to read: `path` if given, else the place of model `name` in WEIGHTS.
 
     Raises UserError, which says how to get the file, if it does not exist or the name is unknown;
     ValueError without both name and path.
@@ -43,7 +62,8 @@ def weight_path(name: str | None, path: Path | None) -> Path:
     if model is not None and model["url"]:
         remedy = f"download {model['url']} to there, or pass --clip_path FILE"
     elif name == "ViT-demo":
-        remedy = "`make demo` or `python -m synthetic.network` writes them"
+        remedy = "`mvfa-demo`" if IN_WHEEL else "`make demo` or `python -m synthetic.network`"
+        remedy += " writes them"
     else:
         remedy = "pass an existing file with --clip_path FILE"
     raise UserError(f"no weights at {file}; {remedy}")

@@ -178,7 +178,7 @@ def create_model(
 
     Args:
         name: model of `model_configs` that the weights must be of; None: any CLIP ViT.
-        path: weight file; None: the place of model `name` below CLIP/ckpt.
+        path: weight file; None: the place of model `name` in `weight_files.WEIGHTS`.
         image_size: image side S in pixels; the position embedding is resized to it.
         activation: of both towers, a key of ACTIVATIONS.
         device: device of the network.

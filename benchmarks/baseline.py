@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from benchmarks.baseline_network import Model, load
 from CLIP.tokenizer import tokenize
 from dataset.catalog import CATALOG, object_info
-from dataset.folder import FOREGROUND, Record, load_image, load_mask
+from dataset.folder import Record, load_image, load_mask
+from dataset.masks import FOREGROUND
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
 from mvfa.options import DEFAULT_SEED

@@ -11,7 +11,7 @@ from benchmarks.measure import Growth, Row, Settings, fresh
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
 from dataset.catalog import object_info
-from dataset.folder import IMAGES, LABELS, MASKS, image_folder, list_images, object_folder
+from dataset.layout import IMAGES, LABELS, MASKS, image_folder, list_images, object_folder
 from mvfa import checkpoint
 from mvfa.forms import adapter_form
 from mvfa.memory import available_memory

@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.folder import FOREGROUND, Record, opened, resize
+from dataset.catalog import ANY, HALF
+from dataset.folder import Record
+from dataset.masks import FOREGROUND, mask_bands, read_mask
+from dataset.pixels import check_file, resize
 from errors import UserError
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -27,6 +30,13 @@ class MaskContent(NamedTuple):
     foreground: bool  # any foreground pixel at the size it is used at
 
 
+class Content(NamedTuple):
+    """What an image file is, and what its mask contains; None: it has no mask."""
+
+    wide: bool  # more than 8 bit
+    mask: MaskContent | None
+
+
 @dataclass(frozen=True)
 class Checked:
     """Numbers of a checked set of images."""
@@ -36,6 +46,7 @@ class Checked:
     masks: int  # mask files
     empty: int  # masks that mark nothing
     foreground: int  # masks with foreground pixels at the size they are used at
+    wide: int = 0  # images of more than 8 bit
 
 
 def check_labels(abnormal: int, normal: int, unit: str) -> None:
@@ -47,37 +58,40 @@ def check_labels(abnormal: int, normal: int, unit: str) -> None:
         )
 
 
-def mask_content(path: Path, side: int) -> MaskContent:
+def mask_content(path: Path, side: int, rule: str = HALF) -> MaskContent:
     """Check a mask at its native size and at S x S pixels, S = `side`.
 
-    Foreground is a grey value above FOREGROUND, as in `load_mask`. Raises UserError if a mask marks
+    Foreground is what `load_mask` takes for it by the rule. Raises UserError if a mask marks
     something that is not foreground, which would silently count as background: labels 0 and 1, dark
     palette colours, red on black, shapes in the alpha channel.
     """
-    with opened(path) as image:
-        grey = image.convert("L")
-        values = np.asarray(grey)
-        if (values > FOREGROUND).any():
-            small = np.asarray(resize(grey, side, Image.Resampling.NEAREST))
-            return MaskContent(marked=True, foreground=bool((small > FOREGROUND).any()))
-        bands = [np.asarray(band) for band in image.split()]
+    grey = read_mask(path, rule)
+    if (np.asarray(grey) > FOREGROUND).any():
+        small = np.asarray(resize(grey, side, Image.Resampling.NEAREST))
+        return MaskContent(marked=True, foreground=bool((small > FOREGROUND).any()))
+    values, bands, file = mask_bands(path)
     if not values.any() and all((band == band.flat[0]).all() for band in bands):
         return MaskContent(marked=False, foreground=False)
     present = np.unique(values if values.any() else bands[-1])
-    shown = " ".join(map(str, present[:SHOWN])) + (" ..." if len(present) > SHOWN else "")
+    shown = " ".join(f"{value:g}" for value in present[:SHOWN])
+    shown += " ..." if len(present) > SHOWN else ""
     kind = "grey values" if values.any() else "black, with values in another channel:"
+    needed = f"above {FOREGROUND}" if rule == HALF else "above 0"
+    remedy = "save lesions as 255 and background as 0"
+    if values.any() and rule == HALF:
+        remedy += f", or pass --mask_rule {ANY}, which takes every grey value above 0"
     raise UserError(
         f"{path} marks something, but no pixel is foreground: got {kind} {shown} "
-        f"(mode {image.mode}); foreground is a grey value above {FOREGROUND}, "
-        "so save lesions as 255 and background as 0"
+        f"({file}); foreground is a grey value {needed}, so {remedy}"
     )
 
 
-def check_image(record: Record, side: int) -> MaskContent | None:
-    """Read an image's header and its mask; returns None if it has no mask. Raises UserError."""
-    with opened(record.image):
-        pass
-    return None if record.mask is None else mask_content(record.mask, side)
+def check_image(record: Record, side: int) -> Content:
+    """Check an image, by its header where that says enough, and its mask. Raises UserError."""
+    wide = check_file(record.image)
+    if record.mask is None:
+        return Content(wide, None)
+    return Content(wide, mask_content(record.mask, side, record.object.mask_rule))
 
 
 def check_records(
@@ -92,7 +106,7 @@ def check_records(
         for content in pool.map(lambda record: check_image(record, side), records):
             contents.append(content)
             report()
-    masks = [content for content in contents if content is not None]
+    masks = [content.mask for content in contents if content.mask is not None]
     abnormal = sum(record.label for record in records)
     return Checked(
         normal=len(records) - abnormal,
@@ -100,6 +114,7 @@ def check_records(
         masks=len(masks),
         empty=sum(not mask.marked for mask in masks),
         foreground=sum(mask.foreground for mask in masks),
+        wide=sum(content.wide for content in contents),
     )
 
 

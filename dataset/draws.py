@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dataset.catalog import object_info
-from dataset.folder import LABELS, existing_folder, image_folder, list_images
+from dataset.catalog import find_object
+from dataset.layout import LABELS, image_folder, list_images
 from errors import UserError
 from utils import writable, write_whole
 
@@ -23,26 +23,30 @@ TAGS = {"good": "n", "Ungood": "a"}  # first letter of a list's lines, by state
 CASE = re.compile(r"(.+)[_\-]\d+")
 
 
-def case_of(name: str) -> str:
+def case_of(name: str, pattern: str = "") -> str:
     """Return the case of a file name: all before the last `_` or `-` followed by a number.
 
-    A name of another form is a case of its own.
+    `pattern` replaces this rule: a regular expression that matches the whole name without its
+    suffix, with a group `case`. A name of another form is a case of its own.
     """
     stem = Path(name).stem
+    if pattern:
+        found = re.fullmatch(pattern, stem)
+        return found["case"] or stem if found else stem
     match = CASE.fullmatch(stem)
     return match[1] if match else stem
 
 
-def group_by_case(names: Sequence[str]) -> list[list[str]]:
-    """Group file names by case, cases and names sorted.
+def group_by_case(names: Sequence[str], pattern: str = "") -> list[list[str]]:
+    """Group file names by case, see `case_of`, cases and names sorted.
 
-    If all names share one case, or no two do, each name is a group of its own: `slice_1`,
-    `slice_2` ... are numbers of images, not images of one patient.
+    Without a pattern, if all names share one case, or no two do, each name is a group of its own:
+    `slice_1`, `slice_2` ... are numbers of images, not images of one patient.
     """
     cases: dict[str, list[str]] = {}
     for name in sorted(names):
-        cases.setdefault(case_of(name), []).append(name)
-    if 2 <= len(cases) < len(names):
+        cases.setdefault(case_of(name, pattern), []).append(name)
+    if pattern or 2 <= len(cases) < len(names):
         return [cases[case] for case in sorted(cases)]
     return [[name] for name in sorted(names)]
 
@@ -62,18 +66,19 @@ def draw_lists(
     *,
     tag: str = "n",
     by_case: bool = True,
+    pattern: str = "",
 ) -> dict[int, list[list[str]]]:
     """Draw shots: {K: [K names of draw 0, of draw 1, ...]} for every K of `shots`.
 
     Draw d comes from random.Random("<seed>/<tag>-<d>"): it depends neither on `shots` nor on
     `draws`, and normal ("n") and abnormal ("a") images with the same file names are drawn
     independently. The order of `names` does not matter. Raises UserError if a K is below 1 or above
-    the number of names.
+    the number of names. `pattern`: see `case_of`.
     """
     for k in shots:
         if not 1 <= k <= len(names):
             raise UserError(f"--shots {k}: there are {len(names)} images; choose from 1 to as many")
-    groups = group_by_case(names) if by_case else [[name] for name in sorted(names)]
+    groups = group_by_case(names, pattern) if by_case else [[name] for name in sorted(names)]
     orders = [shuffled(groups, random.Random(f"{seed}/{tag}-{d}")) for d in range(draws)]
     return {k: [order[:k] for order in orders] for k in shots}
 
@@ -121,13 +126,14 @@ def write_lists(
             f"{', '.join(existing)} would be lost; pass --overwrite, or another folder "
             "by --fewshot_path"
         )
-    name = object_info(obj).name
-    existing_folder(data_path, name)
+    info = find_object(data_path, obj)
     drawn = {}
     for state in LABELS:  # good, then Ungood
         tag = TAGS[state]
-        names = folder_names(image_folder(data_path, name, "valid", state), max(shots))
-        drawn[tag] = draw_lists(names, shots, draws, seed, tag=tag, by_case=by_case)
+        names = folder_names(image_folder(data_path, obj, "valid", state), max(shots))
+        drawn[tag] = draw_lists(
+            names, shots, draws, seed, tag=tag, by_case=by_case, pattern=info.cases
+        )
     writable(lists / obj, "--fewshot_path")
     for k, path in paths.items():
         lines = [

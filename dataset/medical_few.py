@@ -8,19 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset.catalog import ObjectInfo
-from dataset.folder import (
-    LABELS,
-    ImageSet,
-    Record,
-    existing_folder,
-    image_folder,
-    list_images,
-    list_split,
-    load_image,
-    load_mask,
-)
+from dataset.catalog import ObjectInfo, existing_folder
+from dataset.folder import ImageSet, Record, list_split, load_image, load_mask
 from dataset.items import Item, pack_mask
+from dataset.layout import LABELS, image_folder, list_images
 from dataset.shots import Shots
 from utils import augment
 
@@ -79,7 +70,7 @@ class Support:
 
 def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
     """Read images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1]."""
-    images = torch.stack([load_image(r.image, side) for r in records]) / 255
+    images = torch.stack([load_image(r.image, side, r.object.intensity) for r in records]) / 255
     masks = torch.stack([load_mask(r, side) for r in records]) / 255
     return images, masks
 

@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.catalog import ObjectInfo
-from dataset.folder import LABELS, Record, existing_folder, image_folder, list_images, record
+from dataset.catalog import CATALOG, ObjectInfo, existing_folder
+from dataset.folder import Record, record
+from dataset.layout import LABELS, image_folder, list_images
 from errors import UserError
 
 LISTS = "https://raw.githubusercontent.com/MediaBrain-SJTU/MVFA-AD/main/dataset/fewshot_seed"
@@ -18,6 +19,7 @@ class Shots:
 
     normal: list[Record]
     abnormal: list[Record]
+    note: str = ""  # what a run says about the choice
 
     def names(self) -> dict[str, list[str]]:
         """Return the file names by "normal" and "abnormal", for checkpoints and result files."""
@@ -85,7 +87,8 @@ def choose_shots(
         k: K, the number of images of each label.
         lists: holds `<name>/<K>-shot.txt`.
         seed: of the draw, if `draw` is RANDOM_DRAW.
-        draw: number of a line of the list; RANDOM_DRAW (-1): draw by `seed` without a list.
+        draw: number of a line of the list; RANDOM_DRAW (-1): draw by `seed` without a list. So does
+            0 for an object that is not in the catalog and has no list.
         abnormal: whether to choose abnormal images; the normal ones are the same without.
 
     Raises:
@@ -96,11 +99,25 @@ def choose_shots(
     existing_folder(data_path, info.name)
     states = list(LABELS) if abnormal else list(LABELS)[:1]  # normal first
     folders = [image_folder(data_path, info.name, "valid", state) for state in states]
+    note = ""
+    if draws_instead(info.name, k, lists, draw):
+        note = f"no shot list {list_path(lists, info.name, k)}: shots are drawn by --seed {seed}"
+        draw = RANDOM_DRAW
     if draw == RANDOM_DRAW:
         groups = random_shots(folders, info, k, seed)
     else:
         groups = listed_shots(folders, info, k, lists, draw)
-    return Shots(groups[0], groups[1] if abnormal else [])
+    return Shots(groups[0], groups[1] if abnormal else [], note)
+
+
+def list_path(lists: Path, name: str, k: int) -> Path:
+    """Return the file of an object's shot lists for K shots, which need not exist."""
+    return lists / name / f"{k}-shot.txt"
+
+
+def draws_instead(name: str, k: int, lists: Path, draw: int) -> bool:
+    """Return whether shots are drawn by the seed because nobody can have published a list."""
+    return draw == 0 and name not in CATALOG and not list_path(lists, name, k).exists()
 
 
 def random_shots(folders: list[Path], info: ObjectInfo, k: int, seed: int) -> list[list[Record]]:
@@ -122,11 +139,13 @@ def listed_shots(
     folders: list[Path], info: ObjectInfo, k: int, lists: Path, draw: int
 ) -> list[list[Record]]:
     """Return the images of each folder that a draw of the object's list names. UserError."""
-    path = lists / info.name / f"{k}-shot.txt"
+    path = list_path(lists, info.name, k)
     if not path.is_file():
+        remedy = f"write it with python prepare_data.py draw --obj {info.name}"
+        if info.benchmark:
+            remedy = f"get {LISTS}/{info.name}/{k}-shot.txt"
         raise UserError(
-            f"no shot list {path}; get {LISTS}/{info.name}/{k}-shot.txt, "
-            "pass --fewshot_path DIR, or draw with --iterate -1"
+            f"no shot list {path}; {remedy}, pass --fewshot_path DIR, or draw with --iterate -1"
         )
     listed = read_list(path, draw, abnormal=len(folders) == len(LABELS))[: len(folders)]
     for names in listed:

@@ -1,7 +1,7 @@
 """Save and load adapters: files that are whole or absent, and that describe themselves (SPEC 3)."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from CLIP.adapter import HEADS, MVFA
 from CLIP.hashing import file_hash
 from CLIP.weights import check_state
+from dataset.catalog import ObjectInfo
 from dataset.shots import Shots
 from errors import UserError
 from mvfa.console import note
@@ -107,9 +108,10 @@ def check_replaceable(path: Path) -> None:
         )
 
 
-def description(options: Options, weights: Path) -> dict[str, Any]:
+def description(options: Options, weights: Path, target: ObjectInfo) -> dict[str, Any]:
     """Return what a checkpoint must agree with to be used by a run."""
     about: dict[str, Any] = {"setting": options.adapters_setting, "object": options.obj}
+    about |= {"noun": target.noun, "intensity": str(target.intensity)}
     if options.adapters_setting == FEW:
         about["shot"] = options.shot
     recipe = options.recipe.as_dict()
@@ -163,17 +165,22 @@ def find_adapters(options: Options, world: World) -> Path:
 
 
 def load_adapters(
-    options: Options, model: MVFA, weights: Path, world: World, shots: Shots | None = None
+    options: Options,
+    model: MVFA,
+    weights: Path,
+    world: World,
+    target: ObjectInfo,
+    shots: Shots | None = None,
 ) -> Path:
     """Load the adapters to test into a model; return their file.
 
-    Unless --ckpt names it, a checkpoint of another object, recipe, backbone or (with `shots`) of
-    other shots is refused. Raises UserError.
+    Unless --ckpt names it, a checkpoint of another object, noun, intensity, recipe, backbone or
+    (with `shots`) of other shots is refused. Raises UserError.
     """
     path = find_adapters(options, world)
     checkpoint = load(path)
     if options.ckpt is None:
-        expected = description(options, weights)
+        expected = description(options, weights, target)
         if shots is not None and options.adapters_setting == FEW:
             expected["shots"] = shots.names()
         check_description(checkpoint, expected)
@@ -184,11 +191,18 @@ def load_adapters(
 class Keeper:
     """The adapters that the checkpoint selection keeps: in memory and, at the first rank, saved.
 
-    `evaluation` is the test of these adapters, None as long as they have not been tested.
+    `objects` are the target and, in zero-shot, those that are trained on. `evaluation` is the test
+    of these adapters, None as long as they have not been tested.
     """
 
     def __init__(
-        self, model: MVFA, options: Options, weights: Path, world: World, shots: Shots | None = None
+        self,
+        model: MVFA,
+        options: Options,
+        weights: Path,
+        world: World,
+        objects: Sequence[ObjectInfo],
+        shots: Shots | None = None,
     ) -> None:
         """Raise UserError if the checkpoint could not be saved or would replace another's file."""
         self.model = model
@@ -197,7 +211,8 @@ class Keeper:
             writable(options.save_path, "--save_path")
             check_replaceable(self.path)
         self.first = world.first
-        self.about = description(options, weights)
+        self.about = description(options, weights, objects[0]) | objects[0].as_dict()
+        self.about["train_objects"] = {info.name: info.as_dict() for info in objects[1:]} or None
         self.about |= {"seed": options.seed, "versions": versions()}
         self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}
         self.adapters: dict[str, dict[str, Tensor]] = {}

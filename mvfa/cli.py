@@ -8,6 +8,7 @@ from typing import Any
 from CLIP.hashing import hash_ahead
 from CLIP.weight_files import weight_path
 from errors import LostProcessError, UserError
+from mvfa.commands import as_installed
 from mvfa.options import Options, parse
 
 USER_ERROR = 2  # exit status
@@ -21,7 +22,12 @@ def start(script: str, argv: Sequence[str] | None = None) -> Options:
     The script meanwhile imports what is slow. Raises UserError for flags that cannot work, and if
     there is no such file.
     """
-    options = parse(script, argv)
+    if script == "calibrate":
+        from mvfa.calibrate_options import parse as parse_calibrate
+
+        options = parse_calibrate(argv)
+    else:
+        options = parse(script, argv)
     hash_ahead(weight_path(options.model_name, options.clip_path))
     return options
 
@@ -49,7 +55,7 @@ def command(main: Callable[[], Any]) -> None:
 
             leave()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(as_installed(f"error: {error}"), file=sys.stderr)
         sys.exit(USER_ERROR)
     except LostProcessError as error:
         remark = "files written so far are whole"

@@ -223,6 +223,52 @@ class Predictions:
 
 
 @torch.no_grad()
+def score_batch(
+    mvfa: MVFA,
+    features: Tensor,
+    text: Tensor,
+    bank: Sequence[Tensor] | None,
+    *,
+    masks: bool,
+    form: ScoreForm,
+    side: int,
+    maps: bool = False,
+) -> dict[str, Tensor]:
+    """Return the patch values and branch scores of a batch, by their names in Predictions.
+
+    features [B, 1 + N, D], text [E, 2]; bank: a list of [M, E], one a scored level, None in
+    zero-shot; side: S. See `predict` for the others.
+    """
+    values: dict[str, Tensor] = {}
+    # few-shot with masks: the image score is the maximum of the fused map
+    fused_map = masks and bank is not None and form.image_score == "mean"
+    heads = [head for head, used in (("seg", masks), ("det", not fused_map)) if used]
+    tokens = mvfa(features, heads)
+    levels = scored_levels(mvfa, form)
+    seg = [tokens.seg[level] for level in levels] if tokens.seg else []
+    det = [tokens.det[level] for level in levels] if tokens.det else []
+    mapped = seg if masks else det
+    if masks or maps:
+        values["logits"] = scoring.text_logits(mapped, text)  # [B, L, N]
+    if not fused_map:
+        probability = scoring.text_logits(det, text).sigmoid()  # [B, L, N]
+        pooled = scoring.image_score(probability, form.image_score)  # [B, L]
+        values["text_scores"] = scoring.over_levels(pooled, form.level_reduction)  # [B]
+    if bank is not None:
+        distance = scoring.memory_distance(mapped, bank, form.level_reduction)  # [B, N]
+        if masks or maps:
+            values["distance"] = distance
+        if not fused_map:
+            values["memory_scores"] = memory_scores(distance, form.image_score, side)
+    return values
+
+
+def scored_levels(mvfa: MVFA, form: ScoreForm) -> list[int]:
+    """Return the positions, among the model's levels, of those whose features are scored."""
+    return [mvfa.levels.index(block) for block in form.levels or mvfa.levels]
+
+
+@torch.no_grad()
 def predict(
     mvfa: MVFA,
     loader: FeatureLoader,
@@ -241,35 +287,25 @@ def predict(
     """
     source = loader.source
     predictions = Predictions(form, source.side, source.labels, [])
-    # few-shot with masks: the image score is the maximum of the fused map
-    fused_map = masks and bank is not None and form.image_score == "mean"
-    heads = [head for head, used in (("seg", masks), ("det", not fused_map)) if used]
     capacity = loader.rank_images()
-    levels = [mvfa.levels.index(block) for block in form.levels or mvfa.levels]
-    bank = None if bank is None else [bank[level] for level in levels]
+    bank = None if bank is None else [bank[level] for level in scored_levels(mvfa, form)]
     with progress(capacity, "test", "image", loader.world) as bar:
         for batch in loader.batches():
             if not len(batch.members):
                 continue
             predictions.members.extend(batch.members.tolist())
-            tokens = mvfa(batch.features, heads)
-            seg = [tokens.seg[level] for level in levels] if tokens.seg else []
-            det = [tokens.det[level] for level in levels] if tokens.det else []
-            mapped = seg if masks else det
-            if masks or maps:
-                predictions.append("logits", scoring.text_logits(mapped, text), capacity)
-            if not fused_map:
-                probability = scoring.text_logits(det, text).sigmoid()  # [B, L, N]
-                pooled = scoring.image_score(probability, form.image_score)  # [B, L]
-                text_scores = scoring.over_levels(pooled, form.level_reduction)  # [B]
-                predictions.append("text_scores", text_scores, capacity)
-            if bank is not None:
-                distance = scoring.memory_distance(mapped, bank, form.level_reduction)  # [B, N]
-                if masks or maps:
-                    predictions.append("distance", distance, capacity)
-                if not fused_map:
-                    scores = memory_scores(distance, form.image_score, source.side)
-                    predictions.append("memory_scores", scores, capacity)
+            scored = score_batch(
+                mvfa,
+                batch.features,
+                text,
+                bank,
+                masks=masks,
+                form=form,
+                side=source.side,
+                maps=maps,
+            )
+            for name, values in scored.items():
+                predictions.append(name, values, capacity)
             bar.update(len(batch.members))
     return gather(predictions, loader, masks)
 

@@ -5,21 +5,25 @@ measures. Full-size maps exist only for a block of images at a time. Letters: n 
 N patches, S image side.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from errors import UserError
 from mvfa import scoring
 from mvfa.distributed import World
-from mvfa.engine import Predictions
+from mvfa.engine import PATCH_VALUES, Predictions
 from mvfa.histograms import StreamingHistogram
 from mvfa.memory import large_blocks_returned
 from mvfa.metrics import auroc, image_auroc
 
 FUSION = (0.5, 0.5)  # weights of the text and the memory branch
 BLOCK = 8  # images whose full-size maps exist at once
+
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,58 @@ class Evaluation:
     pixel_bound: float | None
 
 
-class Maps:
-    """Scaled full-size maps of a test set, made block by block from its patch values."""
+@dataclass(frozen=True)
+class Constants:
+    """Lowest and highest values of the branches before fusion (docs/calibration.md, C1).
 
-    def __init__(self, predictions: Predictions) -> None:
+    Of all pixels of all maps of a set, and of its image scores; None where there are none.
+    """
+
+    text_map: Range | None = None
+    memory_map: Range | None = None
+    text_score: Range | None = None
+    memory_score: Range | None = None
+
+    def as_dict(self) -> dict[str, Range]:
+        """Return those that there are, by name."""
+        return {name: ends for name, ends in asdict(self).items() if ends is not None}
+
+
+def fusion_weights(own: Sequence[Range], constants: Sequence[Range]) -> tuple[float, float]:
+    """Return weights of the text and the memory branch, each scaled by its own range over a set.
+
+    Their sum orders scores as the sum with FUSION of branches that are scaled by `constants`: it
+    differs from that by a factor and an addend only, and stays in [0, 1]. `own` and `constants`
+    hold the ranges of text and memory. As in `min_max`, a branch of an empty range counts nothing.
+    """
+    shares = [
+        weight * (high - low) / (to - start) if start < to else 0.0
+        for weight, (low, high), (start, to) in zip(FUSION, own, constants, strict=True)
+    ]
+    total = sum(shares) or 1.0
+    return shares[0] / total, shares[1] / total
+
+
+def fuse(text: Tensor, memory: Tensor | None, text_ends: Any, memory_ends: Any) -> Tensor:
+    """Return 0.5 (T - lo) / (hi - lo) + 0.5 (M - lo) / (hi - lo), never clipped.
+
+    text and memory: maps [..., S, S] or scores [...]; the ends are lo and hi of each
+    (docs/calibration.md, C1). Without memory, the text term alone, whole.
+    """
+    scaled = scoring.min_max(text, *text_ends)
+    if memory is None:
+        return scaled
+    return FUSION[0] * scaled + FUSION[1] * scoring.min_max(memory, *memory_ends)
+
+
+class Maps:
+    """Scaled full-size maps of a test set, made block by block from its patch values.
+
+    They are scaled by their ranges over the set. With `constants` they are fused as if they were
+    scaled by these, see `fusion_weights`.
+    """
+
+    def __init__(self, predictions: Predictions, constants: Constants | None = None) -> None:
         assert predictions.logits is not None, "maps need patch values"
         self.logits = predictions.logits
         self.distance = predictions.distance
@@ -51,6 +103,12 @@ class Maps:
         self.memory_range = None
         if self.distance is not None:
             self.memory_range = self._range(self._memory(block) for block in self._blocks())
+        self.weights = FUSION
+        if constants is not None and self.memory_range is not None:
+            assert constants.text_map is not None
+            assert constants.memory_map is not None
+            known = (constants.text_map, constants.memory_map)
+            self.weights = fusion_weights((self.text_range, self.memory_range), known)
 
     def _blocks(self) -> Iterator[slice]:
         """Yield images in blocks, each a sample of the whole set: every k-th image."""
@@ -65,7 +123,7 @@ class Maps:
         return scoring.memory_map(self.distance[block], self.side)
 
     @staticmethod
-    def _range(maps: Iterator[Tensor]) -> tuple[float, float]:
+    def _range(maps: Iterator[Tensor]) -> Range:
         # Numbers, not tensors: small long-lived tensors between large short-lived ones fragment the
         # heap (measured: gigabytes).
         ranges = [tuple(value.item() for value in block.aminmax()) for block in maps]
@@ -80,23 +138,75 @@ class Maps:
         if self.memory_range is None:
             return text, None, text
         memory = scoring.min_max(self._memory(block), *self.memory_range)
-        return text, memory, FUSION[0] * text + FUSION[1] * memory
+        return text, memory, self.weights[0] * text + self.weights[1] * memory
 
     def __iter__(self) -> Iterator[tuple[slice, tuple[Tensor, Tensor | None, Tensor]]]:
         return ((block, self.block(block)) for block in self._blocks())
 
 
-def scaled(values: Tensor) -> Tensor:
-    """Return branch scores [n] after min-max over the test set, on the CPU."""
-    values = values.float().cpu()
-    return scoring.min_max(values, float(values.min()), float(values.max()))
+def ends(values: Tensor) -> Range:
+    """Return the lowest and the highest value."""
+    return float(values.min()), float(values.max())
 
 
-def pixel_results(predictions: Predictions) -> tuple[tuple[float, float], Tensor]:
+def fused_scores(
+    text: Tensor, memory: Tensor | None, constants: Constants | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return final, text and memory scores [n], after min-max over the test set, on the CPU."""
+    text = text.float().cpu()
+    text_scores = scoring.min_max(text, *ends(text))
+    if memory is None:
+        return text_scores, text_scores, None
+    memory = memory.float().cpu()
+    memory_scores = scoring.min_max(memory, *ends(memory))
+    weights = FUSION
+    if constants is not None:
+        assert constants.text_score is not None
+        assert constants.memory_score is not None
+        known = (constants.text_score, constants.memory_score)
+        weights = fusion_weights((ends(text), ends(memory)), known)
+    return weights[0] * text_scores + weights[1] * memory_scores, text_scores, memory_scores
+
+
+@large_blocks_returned()
+def constants_of(predictions: Predictions) -> Constants:
+    """Return the lowest and highest values of a set, which needs neither masks nor both labels.
+
+    Raises UserError if one is not finite.
+    """
+    values = [getattr(predictions, name) for name in PATCH_VALUES]
+    if not all(torch.isfinite(value).all() for value in values if value is not None):
+        raise UserError("a score to calibrate with is not finite; run again with --precision fp32")
+    found: dict[str, Range] = {}
+    if predictions.logits is not None:
+        maps = Maps(predictions)
+        found["text_map"] = maps.text_range
+        if maps.memory_range is not None:
+            found["memory_map"] = maps.memory_range
+    if predictions.text_scores is not None:
+        found["text_score"] = ends(predictions.text_scores.float())
+    if predictions.memory_scores is not None:
+        found["memory_score"] = ends(predictions.memory_scores.float())
+    return Constants(**found)
+
+
+def joined(parts: Sequence[Constants]) -> Constants:
+    """Return the constants of several sets taken as one."""
+    found: dict[str, Range] = {}
+    for part in parts:
+        for name, (low, high) in part.as_dict().items():
+            lowest, highest = found.get(name, (low, high))
+            found[name] = (min(low, lowest), max(high, highest))
+    return Constants(**found)
+
+
+def pixel_results(
+    predictions: Predictions, constants: Constants | None = None
+) -> tuple[tuple[float, float], Tensor]:
     """Return pixel AUROC and its bound, and each map's maxima: [3, n] for text, memory, final."""
     pixels = StreamingHistogram()
     maxima = torch.zeros(3, len(predictions.labels))
-    for block, maps in Maps(predictions):
+    for block, maps in Maps(predictions, constants):
         final = maps[2]
         pixels.update(final, predictions.block_masks(block).to(final.device))
         for row, values in zip(maxima, maps, strict=True):
@@ -106,7 +216,7 @@ def pixel_results(predictions: Predictions) -> tuple[tuple[float, float], Tensor
 
 
 @large_blocks_returned()
-def evaluate_here(predictions: Predictions) -> Evaluation:
+def evaluate_here(predictions: Predictions, constants: Constants | None = None) -> Evaluation:
     """Return final scores and AUROCs of a test set, computed by this process.
 
     Raises UserError if a label is missing or a score is not finite.
@@ -114,14 +224,11 @@ def evaluate_here(predictions: Predictions) -> Evaluation:
     pixel = None
     bound = None
     if predictions.masks is not None:
-        (pixel, bound), maxima = pixel_results(predictions)
+        (pixel, bound), maxima = pixel_results(predictions, constants)
     if predictions.text_scores is not None:
-        text_scores = scaled(predictions.text_scores)
-        memory_scores = None
-        scores = text_scores
-        if predictions.memory_scores is not None:
-            memory_scores = scaled(predictions.memory_scores)
-            scores = FUSION[0] * text_scores + FUSION[1] * memory_scores
+        scores, text_scores, memory_scores = fused_scores(
+            predictions.text_scores, predictions.memory_scores, constants
+        )
     else:
         text_scores, memory_scores, scores = maxima
     return Evaluation(
@@ -134,10 +241,15 @@ def evaluate_here(predictions: Predictions) -> Evaluation:
     )
 
 
-def evaluate(predictions: Predictions, world: World | None = None) -> Evaluation:
+def evaluate(
+    predictions: Predictions, world: World | None = None, constants: Constants | None = None
+) -> Evaluation:
     """Return final scores and AUROCs of a test set: the one way from predictions to metrics.
+
+    With `constants`, the AUROCs and the order of the final scores are those of branches that are
+    scaled by these instead of the test set's own ranges (docs/calibration.md, C1).
 
     With several processes the first rank computes them, and every rank gets them. Raises UserError
     if a label is missing or a score is not finite.
     """
-    return (world or World()).from_first(lambda: evaluate_here(predictions))
+    return (world or World()).from_first(lambda: evaluate_here(predictions, constants))

@@ -2,16 +2,22 @@
 
 import argparse
 import math
+import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from errors import UserError
+from mvfa.commands import as_installed
+
+RANGE = re.compile(r"-[\d.]+:")  # how a range LOW:HIGH with a negative LOW starts
 
 
 class Parser(argparse.ArgumentParser):
     """A parser with examples below its help, and errors as one line.
 
-    Abbreviations are not allowed, so a misspelt flag is never taken for another.
+    Abbreviations are not allowed, so a misspelt flag is never taken for another. A range such as
+    -200:250 is a value although it starts with a minus sign.
     """
 
     def __init__(self, prog: str, description: str, examples: Sequence[str] = ()) -> None:
@@ -23,6 +29,20 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Join each range that starts with a minus sign to its flag, and parse."""
+        joined: list[str] = []
+        for text in sys.argv[1:] if args is None else args:
+            if RANGE.match(text) and joined and joined[-1].startswith("--"):
+                joined[-1] += f"={text}"
+            else:
+                joined.append(text)
+        return super().parse_known_args(joined, namespace)
+
+    def format_help(self) -> str:
+        """Return the help; of a wheel with the names of its commands."""
+        return as_installed(super().format_help())
 
     def error(self, message: str) -> Any:
         """Raise a UserError instead of printing the usage."""
@@ -54,6 +74,14 @@ def truth(text: str) -> bool:
     if text.lower() not in ("yes", "no"):
         raise argparse.ArgumentTypeError(f"{text} is not yes or no")
     return text.lower() == "yes"
+
+
+def cluster_option(text: str) -> tuple[str, str | int]:
+    """Split KEY=VALUE; digits become an integer. UserError for anything else."""
+    key, sign, value = text.partition("=")
+    if not (key and sign and value):
+        raise UserError(f"--cluster_options {text}: allowed is KEY=VALUE, as timeout_min=600")
+    return key, int(value) if value.isdigit() else value
 
 
 SEED = number(int, 0, top=2**32 - 1)  # numpy takes no larger one

@@ -1,18 +1,89 @@
-"""Check all images, masks and shots that a run will read before its first step."""
+"""The objects of a run; checks of all images, masks and shots before its first step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from dataset.catalog import ObjectInfo
+from dataset.catalog import ObjectInfo, find_object
 from dataset.check import Checked, check_records, check_scorable
 from dataset.folder import ImageSet
+from dataset.intensity import Intensity
+from dataset.layout import (
+    LABELS,
+    image_folder,
+    is_dicom_name,
+    name_other_files,
+    object_folder,
+    object_names,
+    other_files,
+)
 from dataset.medical_few import evaluation_set, validation_set
-from dataset.medical_zero import zero_shot_set
+from dataset.medical_zero import others, zero_shot_set
 from dataset.shots import Shots, choose_shots
 from errors import UserError
 from mvfa.console import note, progress
 from mvfa.distributed import World
 from mvfa.options import Options
 from mvfa.schedule import note_short_epochs
+
+
+def target_object(options: Options, world: World | None = None) -> ObjectInfo:
+    """Return what is known of the object of --obj, and say what the catalog does not.
+
+    The flags --noun, --mask_rule and --intensity come first, see `find_object`. Raises UserError.
+    """
+    info = find_object(
+        options.data_path, options.obj, options.noun, options.mask_rule, options.intensity
+    )
+    note_objects([info], world or World())
+    return info
+
+
+def training_objects(options: Options, target: ObjectInfo, world: World) -> list[ObjectInfo]:
+    """Return the objects that a zero-shot model trains on: --train_objects, else the benchmark's.
+
+    The target is never among them. Raises UserError if one has no folder.
+    """
+    data = options.data_path
+    names = options.train_objects or [other.name for other in others(target.name)]
+    missing = [name for name in names if not object_folder(data, name).is_dir()]
+    if missing:
+        there = [name for name in object_names(data) if name != target.name]
+        raise UserError(
+            f"no folder {object_folder(data, missing[0])}: zero-shot training reads "
+            f"{' '.join(names)} (missing: {' '.join(missing)}); unpack the archives into {data}, "
+            f"or choose objects by --train_objects (there are: {' '.join(there) or 'none'})"
+        )
+    objects = [find_object(data, name) for name in names]
+    note_objects(objects, world)
+    return objects
+
+
+def note_objects(objects: Iterable[ObjectInfo], world: World) -> None:
+    """Say of each object what does not come from the catalog."""
+    for info in objects:
+        for line in info.notes:
+            note(line, world)
+
+
+def note_other_files(
+    data_path: Path, objects: Iterable[ObjectInfo], split: str, world: World
+) -> None:
+    """Say how many files of a split are skipped because they are no images, with some names."""
+    for info in objects:
+        folders = [image_folder(data_path, info.name, split, state) for state in LABELS]
+        if text := name_other_files(other_files(folders)):
+            note(f"skipped in {object_folder(data_path, info.name) / split}: {text}", world)
+
+
+def note_wide_images(images: ImageSet, name: str, world: World) -> None:
+    """Say how many images of a checked set have more than 8 bit, and how they are scaled."""
+    rules: dict[Intensity, bool] = {}  # with whether DICOM files are among the images
+    for record in images.records:
+        rule = record.object.intensity
+        rules[rule] = rules.get(rule, False) or is_dicom_name(record.image)
+    how = "; ".join(f"{rule.words(dicom)} (--intensity {rule})" for rule, dicom in rules.items())
+    count = f"{images.wide_images} of {len(images)} {name}"
+    note(f"{count} have more than 8 bit: scaled {how}", world)
 
 
 def check_images(images: ImageSet, name: str, world: World) -> Checked:
@@ -22,6 +93,7 @@ def check_images(images: ImageSet, name: str, world: World) -> Checked:
     """
     with progress(len(images), f"check {name}", "image", world) as bar:
         checked = check_records(images.records, images.side, bar.update)
+    images.wide_images = checked.wide
     if checked.empty:
         message = f"{checked.empty} of {checked.masks} masks of {name} are empty"
         note(f"{message}: nothing is marked in them", world)
@@ -42,8 +114,13 @@ def load_shots(options: Options, target: ObjectInfo, world: World) -> Shots:
         draw=options.iterate,
         abnormal=options.abnormal_shot != 0,
     )
+    if shots.note:
+        note(shots.note, world)
+    note_other_files(options.data_path, [target], "valid", world)
     images = ImageSet([*shots.normal, *shots.abnormal], options.img_size)
     check_images(images, f"shots of {target.name}", world)
+    if images.wide_images:
+        note_wide_images(images, f"shots of {target.name}", world)
     return shots
 
 
@@ -53,16 +130,23 @@ def load_test_set(options: Options, target: ObjectInfo, world: World) -> ImageSe
     No other object's folder is read. Raises UserError.
     """
     images = evaluation_set(options.data_path, target, options.img_size)
-    checked = check_images(images, f"test images of {target.name}", world)
+    note_other_files(options.data_path, [target], "test", world)
+    name = f"test images of {target.name}"
+    checked = check_images(images, name, world)
+    if images.wide_images:
+        note_wide_images(images, name, world)
     check_scorable(checked, target.masks, images.side)
     images.empty_masks = checked.empty
     return images
 
 
-def load_training_set(options: Options, target: ObjectInfo, world: World) -> ImageSet:
-    """Return the zero-shot training set, checked: the test splits of the other objects."""
-    images = zero_shot_set(options.data_path, target, options.img_size)
+def load_training_set(options: Options, objects: Sequence[ObjectInfo], world: World) -> ImageSet:
+    """Return the zero-shot training set, checked: the test splits of some objects."""
+    images = zero_shot_set(options.data_path, objects, options.img_size)
+    note_other_files(options.data_path, objects, "test", world)
     check_images(images, "training images", world)
+    if images.wide_images:
+        note_wide_images(images, "training images", world)
     note_short_epochs(len(images), options.batch_size * world.size, world)
     return images
 
@@ -78,6 +162,8 @@ def load_valid_sets(
     rule = options.recipe.select
     if rule == "last":
         return []
+    if shots is None:  # else the shots were chosen from the same folders
+        note_other_files(options.data_path, objects, "valid", world)
     try:
         sets = [(obj, load_valid_set(options, obj, world, shots)) for obj in objects]
     except UserError as error:  # an image without its mask, say

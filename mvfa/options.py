@@ -11,8 +11,9 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from CLIP.weight_files import known_models
-from dataset.catalog import CATALOG, known_name
+from CLIP.weight_files import WEIGHTS_SHOWN, known_models
+from dataset.catalog import CATALOG, MASK_RULES, object_name, object_noun
+from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, number, truth
 from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
@@ -61,22 +62,31 @@ class Options:
     workers: int | None
     cache_gb: float
     cache_dir: Path
+    noun: str | None = None
+    mask_rule: str | None = None
+    intensity: Intensity | None = None
     # defaults of flags that some scripts do not have
     fewshot_path: Path = Path()
     shot: int = 0
     iterate: int = 0
     epoch: int = 0
+    train_objects: tuple[str, ...] | None = None
     pack: bool | None = None
     save_model: int = 0
     init: Path | None = None
     ckpt: Path | None = None
     abnormal_shot: int | None = None
     score_levels: tuple[int, ...] = ()
+    calibrated: bool = False
     threshold: float | None = None
     bootstrap: int = 0
     pictures: int = 0
     picture_order: str = ORDERS[0]
     picture_scale: str = "common"
+    # of calibrate.py
+    normals: Path | None = None
+    prepare: str = "none"
+    detector: Path = Path()
 
     @property
     def setting(self) -> str:
@@ -107,6 +117,8 @@ class Options:
         """Return plain values, for files."""
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
         plain["recipe"] = self.recipe.as_dict()
+        plain["intensity"] = self.intensity and str(self.intensity)
+        plain["train_objects"] = self.train_objects and list(self.train_objects)
         plain["features_list"] = list(self.features_list)
         plain["score_levels"] = list(self.score_levels)
         return plain
@@ -127,7 +139,7 @@ def add_weights(flags: Flags) -> None:
     flags.add(
         "clip_path",
         "CLIP weights",
-        shown="the model's file in CLIP/ckpt",
+        shown=f"the model's file in {WEIGHTS_SHOWN}",
         type=Path,
         metavar="FILE",
     )
@@ -205,9 +217,44 @@ def add_model(parser: Parser) -> None:
     flags.add("seed", "seed of adapters, shuffling and draws", DEFAULT_SEED, type=SEED)
 
 
+def add_source(parser: Parser) -> None:
+    """Add what the object is called and how its files are read."""
+    flags = Flags(parser, "the object (for each flag object.toml in its folder has a key)")
+    flags.add(
+        "noun",
+        "stands for the object in the sentences, as in 'damaged Brain'",
+        shown="the catalog's, else the object's name",
+        type=object_noun,
+        metavar="WORDS",
+    )
+    flags.add(
+        "mask_rule",
+        "foreground of masks; half: grey values above 127, any: above 0, for masks of 0 and 1",
+        shown="half",
+        choices=MASK_RULES,
+    )
+    flags.add(
+        "intensity",
+        "how values of more than 8 bit become 8 bit: auto (a DICOM file's window, else minmax), "
+        "minmax (each image's own range), full (the range of the type) or LOW:HIGH, as -200:250",
+        shown="auto",
+        type=intensity,
+        metavar="RULE",
+    )
+
+
 def add_training(parser: Parser, rate: str) -> None:
     """Add what only training needs."""
     flags = Flags(parser, "training")
+    if rate == "rate_zero":
+        flags.add(
+            "train_objects",
+            "objects whose test splits are trained on, never --obj itself",
+            shown="the benchmark's six without --obj",
+            type=object_name,
+            nargs="+",
+            metavar="OBJ",
+        )
     flags.add("epoch", "epochs", 50, type=number(int, 1), metavar="N")
     flags.add(
         "batch_size",
@@ -269,6 +316,13 @@ def add_testing(parser: Parser, setting: str) -> None:
         type=number(float, 0),
         metavar="T",
     )
+    if setting == FEW:
+        flags.yes_no(
+            "calibrated",
+            "also give the AUROCs of scores that are scaled by constants of images that are not "
+            "tested, as a detector's are",
+            True,
+        )
     flags.add("bootstrap", "resamples of 95 % intervals", 1_000, type=number(int, 0), metavar="N")
     flags.add("pictures", "test images to draw", 0, type=number(int, 0), metavar="N")
     flags.add(
@@ -319,15 +373,17 @@ def build_parser(script: str) -> Parser:
     """Build the parser of one of the four scripts."""
     verb, setting = script.split("_")
     action = {"train": "Train the adapters", "test": "Score the test split"}[verb]
-    kind = {FEW: "few-shot", ZERO: "zero-shot: trained on the other five objects"}[setting]
+    kind = {FEW: "few-shot", ZERO: "zero-shot: trained on other objects"}[setting]
     parser = Parser(f"{script}.py", f"{action} of MVFA ({kind}).", EXAMPLES[script])
     parser.add_argument(
         "--obj",
         required=True,
-        type=known_name,
-        choices=list(CATALOG),
-        help="the object (no default)",
+        type=object_name,
+        metavar="OBJ",
+        help=f"the object: {', '.join(CATALOG)}, or any other name NAME of a folder NAME_AD in "
+        "--data_path (no default)",
     )
+    add_source(parser)
     if setting == FEW:
         flags = Flags(parser, "shots")
         flags.add("shot", "normal and abnormal shots", 4, type=number(int, 1), metavar="K")
@@ -369,6 +425,18 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
     if script.startswith("test"):
         for name in UNUSED:
             del values[name]
+    if values.get("train_objects"):
+        values["train_objects"] = training_names(values["train_objects"], values["obj"])
+    run = values["obj"]
+    if setting == FEW:
+        run += f"-{values['shot']}{'normal' if values.get('abnormal_shot') == 0 else 'shot'}"
+    values["out"] = values["out"] or Path("results") / script / run
+    return options_of(script, values)
+
+
+def options_of(script: str, values: dict[str, Any]) -> Options:
+    """Return the options of a script from the values of its flags. Raises UserError."""
+    setting = script.split("_")[1]
     values["recipe_name"] = values.pop("recipe")
     recipe = chosen_recipe(values, setting)
     values["batch_size"] = recipe.batch_size
@@ -378,13 +446,19 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
     values["features_list"] = tuple(values["features_list"])
     values["score_levels"] = tuple(values.get("score_levels") or ())
     check_score_levels(values["score_levels"], values["features_list"])
-    normal_only = values.get("abnormal_shot") == 0
-    values["save_path"] = values["save_path"] or CHECKPOINTS[ZERO if normal_only else setting]
-    run = values["obj"]
-    if setting == FEW:
-        run += f"-{values['shot']}{'normal' if normal_only else 'shot'}"
-    values["out"] = values["out"] or Path("results") / script / run
+    adapters = ZERO if values.get("abnormal_shot") == 0 else setting
+    values["save_path"] = values["save_path"] or CHECKPOINTS[adapters]
     return Options(script=script, recipe=recipe, **values)
+
+
+def training_names(names: Sequence[str], target: str) -> tuple[str, ...]:
+    """Return the objects to train on, each once. Raises UserError if the target is among them."""
+    if target in names:
+        raise UserError(
+            f"--train_objects {target}: zero-shot adapters never see the object of --obj; "
+            "leave it out"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def check_score_levels(scored: Sequence[int], levels: Sequence[int]) -> None:

@@ -104,6 +104,8 @@ def write_results(
         "pixel_auroc": evaluation.pixel_auroc,
         "pixel_auroc_bound": evaluation.pixel_bound,
         **more,
+        **test_set.records[0].object.as_dict(),
+        "wide_images": test_set.wide_images,
         "options": options.as_dict() | env.as_dict() | decided,
         "versions": versions(),
         "weights": {"file": str(weights), "sha256": file_hash(weights)},
@@ -157,6 +159,7 @@ def write_training_results(
         kept.path,
         **selection.as_dict(),
         train_loss=losses,
+        train_objects=list(kept.about["train_objects"] or ()) or None,
         shots=shots and shots.names(),
         empty_masks=test_set.empty_masks,
     )

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import torch
 
+from errors import IN_WHEEL
+from mvfa import __version__
+
+COMMIT = Path(__file__).with_name("commit.txt")  # of a wheel (setup.py)
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
 @cache
 def commit() -> str | None:
-    """Return the commit of the working tree that this program runs from, None if unknown."""
+    """Return the commit of the working tree that this program runs from, None if unknown.
+
+    Of a wheel, the one it was built of: git would find the repository that it is installed in.
+    """
+    if IN_WHEEL:
+        return COMMIT.read_text().strip() if COMMIT.is_file() else None
     folder = Path(__file__).parent
     command = ["git", "rev-parse", "HEAD"]
     try:
@@ -24,6 +33,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Return versions of Python and of the packages that numbers depend on, and the commit."""
+    """Return versions of this program, its commit, and versions of what numbers depend on."""
     packages = {name: version(name) for name in PACKAGES} | {"torch": str(torch.__version__)}
-    return {"python": platform.python_version(), **packages, "commit": commit()}
+    own = {"mvfa": __version__, "python": platform.python_version()}
+    return {**own, **packages, "commit": commit()}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.catalog import PAPER_ORDER, known_name
+from dataset.catalog import PAPER_ORDER, object_name
 from errors import UserError
-from mvfa.flags import SEED, Flags, Parser, number
+from mvfa.flags import SEED, Flags, Parser, cluster_option, number
 from mvfa.options import (
     DEFAULT_MODEL,
     DEFAULT_SEED,
@@ -65,11 +65,11 @@ def add_tables(parser: Parser) -> None:
     several = {"nargs": "+"}
     flags.add(
         "objects",
-        f"some of {' '.join(PAPER_ORDER)}, and for the table skin of {' '.join(SKIN)}",
+        f"some of {' '.join(PAPER_ORDER)}, for the table skin of {' '.join(SKIN)}, and any other "
+        "NAME of a folder NAME_AD in --data_path",
         list(PAPER_ORDER),
         shown="the first six",
-        type=known_name,
-        choices=[*PAPER_ORDER, *SKIN],
+        type=object_name,
         metavar="OBJ",
         **several,
     )
@@ -194,14 +194,6 @@ def build_parser() -> Parser:
     return parser
 
 
-def cluster_option(text: str) -> tuple[str, str | int]:
-    """Split KEY=VALUE; digits become an integer. UserError for anything else."""
-    key, sign, value = text.partition("=")
-    if not (key and sign and value):
-        raise UserError(f"--cluster_options {text}: allowed is KEY=VALUE, as timeout_min=600")
-    return key, int(value) if value.isdigit() else value
-
-
 def given_flags(values: argparse.Namespace, *names: str) -> list[str]:
     """Return those of some flags that were given, with their values."""
     return [
@@ -260,7 +252,7 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
         model = DEFAULT_MODEL
     return StudyOptions(
         tables=TABLES if "all" in values.tables else tuple(values.tables),
-        objects=tuple(values.objects),
+        objects=tuple(dict.fromkeys(values.objects)),
         shots=tuple(dict.fromkeys(values.shots)),
         seeds=tuple(dict.fromkeys(values.seeds)),
         draws=tuple(dict.fromkeys(values.draws)),

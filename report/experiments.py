@@ -186,7 +186,13 @@ def table_specs(options: StudyOptions) -> tuple[TableSpec, ...]:
 
 
 def objects_of(table: str, options: StudyOptions) -> tuple[str, ...]:
-    """Return the objects of a table, in the paper's order."""
+    """Return the objects of a table: in the paper's order, then those that the paper has not."""
     if table == "skin":
         return tuple(obj for obj in SKIN if obj in options.objects) or SKIN[:1]
-    return tuple(obj for obj in PAPER_ORDER if obj in options.objects)
+    known = tuple(obj for obj in PAPER_ORDER if obj in options.objects)
+    return (*known, *new_objects(options))
+
+
+def new_objects(options: StudyOptions) -> tuple[str, ...]:
+    """Return the objects that neither the paper nor the table skin has."""
+    return tuple(obj for obj in options.objects if obj not in (*PAPER_ORDER, *SKIN))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from CLIP.hashing import file_hash, sha256
 from CLIP.weight_files import weight_path
-from dataset.catalog import object_info
-from dataset.folder import LABELS, image_folder, list_images, object_folder
+from dataset.catalog import SETTINGS, existing_folder
+from dataset.layout import LABELS, image_folder, list_images, object_folder
 from dataset.medical_zero import others
-from dataset.shots import RANDOM_DRAW, read_list
+from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
 from mvfa.options import FEW, ZERO
 from mvfa.recipe import LEVELS
@@ -35,6 +35,7 @@ from report.experiments import (
     TABLES,
     ZERO_ROW,
     StudyOptions,
+    new_objects,
     objects_of,
     switch_flags,
 )
@@ -174,7 +175,12 @@ def available_shots(data_path: Path, obj: str) -> int:
 
 
 def cell_specs(options: StudyOptions) -> list[CellSpec]:
-    """Return every cell of every table asked for; a run that has no draw is there once."""
+    """Return every cell of every table asked for; a run that has no draw is there once.
+
+    Raises UserError if an object that is in no table has no folder.
+    """
+    for obj in new_objects(options):
+        existing_folder(options.data_path, obj)
     specs = []
     for table in (name for name in TABLES if name in options.tables):
         for obj, seed, draw in product(objects_of(table, options), options.seeds, options.draws):
@@ -213,11 +219,23 @@ def listed_shots(
     draw = int(values.get("--iterate", RANDOM_DRAW))
     if draw == RANDOM_DRAW:
         return None
-    path = options.fewshot_path / obj / f"{values['--shot']}-shot.txt"
+    path = list_path(options.fewshot_path, obj, int(values["--shot"]))
     try:
         return read_list(path, draw, abnormal="--abnormal_shot" not in values)
     except (OSError, UserError):
         return None
+
+
+def object_settings(training: Training, options: StudyOptions) -> list[tuple[str, str]]:
+    """Return the object.toml files that change a training, as object and text."""
+    names = [training.obj, *needed_objects(training)]
+    paths = {name: object_folder(options.data_path, name) / SETTINGS for name in names}
+    return [(name, path.read_text()) for name, path in paths.items() if path.is_file()]
+
+
+def needed_objects(training: Training) -> list[str]:
+    """Return the objects, besides its own, whose images a training reads."""
+    return [other.name for other in others(training.obj)] if training.setting == ZERO else []
 
 
 def training_name(training: Training, options: StudyOptions) -> str:
@@ -233,6 +251,7 @@ def training_name(training: Training, options: StudyOptions) -> str:
         str(options.data_path),
         weights_hash(options),
         listed_shots(options, training.obj, training.flags),
+        *object_settings(training, options),
     )
     return f"{training.setting}-{training.obj}{suffix}-{code}"
 
@@ -251,8 +270,8 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     except UserError:
         return "no CLIP weights"
     needed = [spec.obj]
-    if options.published is None and spec.training.setting == ZERO:
-        needed += [other.name for other in others(object_info(spec.obj))]
+    if options.published is None:
+        needed += needed_objects(spec.training)
     data = options.data_path
     absent = [name for name in needed if not (object_folder(data, name) / "test").is_dir()]
     if absent:
@@ -262,6 +281,8 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     if spec.table == "allshots":
         return "" if spec.shot else "no images in valid/ to draw from"
     flags = spec.flags if "--shot" in spec.flags else spec.training.flags
+    if draws_instead(spec.obj, spec.shot, options.fewshot_path, spec.draw):
+        return ""
     if spec.shot and listed_shots(options, spec.obj, flags) is None:
         return f"no list of {spec.shot} shots with draw {spec.draw}"
     return ""

@@ -20,7 +20,7 @@ from torchvision.utils import save_image
 
 from dataset.catalog import CATALOG
 from dataset.draws import TAGS
-from dataset.folder import LABELS, image_folder, mask_folder
+from dataset.layout import LABELS, image_folder, mask_folder
 from synthetic.anatomy import PAINTERS, paint
 from synthetic.brushes import Image, Mask
 

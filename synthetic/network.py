@@ -114,7 +114,7 @@ def demo_state(config: ClipConfig) -> dict[str, Tensor]:
 
 
 def write_demo_weights(folder: Path | None = None) -> Path:
-    """Write the weight file to a folder (default: CLIP/ckpt) and return its path.
+    """Write the weight file to a folder (default: `weight_files.WEIGHTS`) and return its path.
 
     The file is the same to the byte each time.
     """

@@ -1,4 +1,4 @@
-"""Masks that would count as empty, clipped images and broken links are refused."""
+"""Masks that would count as empty and broken links are refused; wide images are counted."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ from PIL import Image
 
 from dataset.catalog import object_info
 from dataset.check import Checked, check_labels, check_records, mask_content
-from dataset.folder import list_images, list_split, load_image
+from dataset.folder import list_split
+from dataset.layout import list_images
 from errors import UserError
 from tests.conftest import random_shots
 
@@ -92,21 +93,21 @@ def test_a_region_may_vanish_in_the_resized_mask(tmp_path):
     assert mask_content(tmp_path / "mask.png", 8) == (True, False)
 
 
-@pytest.mark.parametrize(
-    ("mode", "dtype", "suffix"),
-    [("I;16", "<u2", ".png"), ("I", "<i4", ".tif"), ("F", "<f4", ".tif"), ("I;16B", ">u2", ".tif")],
-)
-def test_images_of_more_than_8_bit_are_refused(tmp_path, mode, dtype, suffix):
-    """Pillow would clip their values to white or black."""
-    values = np.arange(120, dtype=dtype).reshape(12, 10) * 30
-    path = tmp_path / f"image{suffix}"
-    Image.frombytes(mode, (10, 12), values.tobytes()).save(path)
-    for read in (load_image, mask_content):
-        with pytest.raises(
-            UserError,
-            match=rf"image\{suffix} has more than 8 bit a pixel \(Pillow mode [IF].*scale the",
-        ):
-            read(path, 8)
+def test_images_of_more_than_8_bit_are_counted(demo_root, tmp_path):
+    shutil.copytree(demo_root / "data" / "Chest_AD", tmp_path / "Chest_AD")
+    folder = tmp_path / "Chest_AD/test/good/img"
+    values = np.arange(120).reshape(12, 10) * 30
+    Image.fromarray(values.astype("<u2")).save(folder / "000.png")
+    Image.fromarray(values.astype("<f4")).save(folder / "009.tif")
+    records = list_split(tmp_path, object_info("Chest"), "test")
+    assert check_records(records, 32) == Checked(
+        normal=6, abnormal=5, masks=0, empty=0, foreground=0, wide=2
+    )
+    broken = values.astype("<f4")
+    broken[0, 0] = np.nan
+    Image.fromarray(broken).save(folder / "009.tif")
+    with pytest.raises(UserError, match=r"009\.tif has values that are not finite"):
+        check_records(records, 32)
 
 
 def test_one_label_says_what_it_counts():

@@ -151,11 +151,12 @@ def test_augmentation_by_hand():
 
 
 def test_zero_shot_set_leaves_its_object_out(demo_root):
-    train = zero_shot_set(demo_root / "data", object_info("Liver"), 16)
+    train = zero_shot_set(demo_root / "data", others("Liver"), 16)
     assert len(train) == 50
     assert {r.object.name for r in train.records} == set(BENCHMARK_NAMES) - {"Liver"}
     assert train.masked.sum() == 20
-    assert len(others(object_info("Liver"))) == 5
+    assert len(others("Liver")) == 5
+    assert len(others("Thyroid")) == 6
 
 
 def test_an_unusable_device_is_refused():

@@ -1,5 +1,7 @@
 """The demo: images that brightness alone cannot classify, and the whole program on them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from CLIP import weight_files
 from CLIP.weights import model_config
 from dataset.catalog import CATALOG, object_info
 from dataset.folder import list_split
+from mvfa.options import DEFAULT_SEED, FEW
 from synthetic.anatomy import PAINTERS
 from synthetic.images import write_demo
 from synthetic.network import NAME, demo_state
@@ -79,6 +82,19 @@ def test_the_demo_reaches_its_figures(root):
         got = [float(value) / 100 for value in table(root)[kind][0].split("/")]
         assert got[0] >= image
         assert got[1] >= pixel
+
+
+@pytest.mark.parametrize("name", ["Liver", "Histopathology"])
+def test_calibrated_and_transductive_aurocs_agree(root, name):
+    """Where AUROCs are 1, and where they are not."""
+    if name != "Liver":  # which the demo has tested
+        demo.evaluate(root, FEW, name, 4, DEFAULT_SEED)
+    metrics = json.loads((root / f"results/test_few/{name}-4shot/metrics.json").read_text())
+    calibrated = metrics["calibrated"]
+    assert calibrated["images"] == 24
+    for granularity in ("image_auroc", "pixel_auroc"):
+        assert calibrated[granularity] == pytest.approx(metrics[granularity], abs=0.02)
+    assert (metrics["image_auroc"] < 0.99) == (name != "Liver")
 
 
 def test_a_second_demo_keeps_the_images(root):

@@ -81,6 +81,32 @@ def test_two_processes_score_as_one(runs, tmp_path, obj):
     ]
     one, two = ([row.split(",")[:2] for row in table] for table in tables)
     assert one == two
+    assert_calibrated_alike(runs.metrics("test_few"), metrics)
+
+
+def assert_calibrated_alike(one: dict, two: dict) -> None:
+    """Check that the constants of other images, and what they give, are those of one process."""
+    expected = one["calibrated"]
+    got = two["calibrated"]
+    assert (got["source"], got["images"]) == (expected["source"], expected["images"])
+    assert got["image_auroc"] == pytest.approx(expected["image_auroc"], abs=1e-6)
+    assert got["pixel_auroc"] == pytest.approx(expected["pixel_auroc"], abs=1e-6)
+    assert got["lo_hi"].keys() == expected["lo_hi"].keys()
+    for name, ends in expected["lo_hi"].items():
+        assert got["lo_hi"][name] == pytest.approx(ends, rel=1e-4)
+
+
+def test_two_processes_leave_out_the_same_shots(runs, tmp_path):
+    """The memory bank of several processes has its rows in another order."""
+    more = ["--shot", 4]  # all of valid/
+    runs("train_few", "Brain", "--epoch", 1, *more)
+    runs("test_few", "Brain", *more)
+    flags = runs.flags("test_few", "Brain", *more, "--out", tmp_path / "two")
+    printed = run_two("test_few.py", flags)
+    assert printed.count("(constants of 4 normal shots, each left out") == 1
+    two = metrics_of(tmp_path / "two")
+    assert two["calibrated"]["source"] == "loo-shots"
+    assert_calibrated_alike(runs.metrics("test_few"), two)
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(runs, tmp_path):

@@ -195,7 +195,7 @@ def test_help_needs_no_torch():
 
 
 @pytest.mark.parametrize(
-    "argv", ["--shots 0", "--draws 0", "--obj Lung", "--shot 2", "--by_case maybe"]
+    "argv", ["--shots 0", "--draws 0", "--obj a/b", "--shot 2", "--by_case maybe"]
 )
 def test_unknown_settings_are_refused(argv):
     with pytest.raises(UserError, match=argv.split()[0]):

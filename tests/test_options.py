@@ -145,6 +145,32 @@ def test_files_have_their_places(script, flags, checkpoint, out):
     assert options.out == Path(out)
 
 
+def test_an_object_may_be_any_folder():
+    """Whether the folder exists is found out later, when it is read."""
+    options = parse("train_few", ["--obj", "Thyroid gland", "--noun", " thyroid ultrasound "])
+    assert (options.obj, options.noun) == ("Thyroid gland", "thyroid ultrasound")
+    assert options.out == Path("results/train_few/Thyroid gland-4shot")
+    plain = parse("train_few", ["--obj", "HAM10000"])
+    assert plain.obj == "Skin_HAM10000"
+    assert (plain.noun, plain.mask_rule, plain.intensity) == (None, None, None)
+    assert plain.as_dict()["intensity"] is None
+    for noun in ("", " ", "two\nlines"):
+        with pytest.raises(UserError, match=r"--noun: .* is no noun"):
+            parse("train_few", ["--obj", "Brain", "--noun", noun])
+
+
+def test_objects_to_train_on():
+    flags = ["--obj", "Brain", "--train_objects"]
+    options = parse("train_zero", [*flags, "Liver", "HAM10000", "Liver"])
+    assert options.train_objects == ("Liver", "Skin_HAM10000")
+    assert options.as_dict()["train_objects"] == ["Liver", "Skin_HAM10000"]
+    assert parse("train_zero", ["--obj", "Brain"]).train_objects is None
+    with pytest.raises(UserError, match="--train_objects Brain: zero-shot adapters never see"):
+        parse("train_zero", [*flags, "Liver", "Brain"])
+    with pytest.raises(UserError, match="unrecognized arguments: --train_objects"):
+        parse("train_few", [*flags, "Liver"])
+
+
 def test_flags_are_not_abbreviated():
     with pytest.raises(UserError, match="unrecognized arguments: --learning"):
         parse("train_few", ["--obj", "Brain", "--learning", "0.1"])

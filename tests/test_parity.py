@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL.Image import Resampling
 
-import dataset.folder
+import dataset.pixels
 import loss
 from CLIP import adapter, weights
 from CLIP.adapter import HEADS
@@ -165,9 +165,9 @@ def test_missing_antialias_is_caught(standin, monkeypatch):
 
 
 def test_unantialiased_images_are_caught(brain, monkeypatch):
-    resize = dataset.folder.resize
+    resize = dataset.pixels.resize
     monkeypatch.setattr(
-        "dataset.folder.resize", lambda image, side, _: resize(image, side, Resampling.NEAREST)
+        "dataset.pixels.resize", lambda image, side, _: resize(image, side, Resampling.NEAREST)
     )
     assert difference(prepare(brain.tests[0].image[None], CPU), ARRAYS["image0"]) > CLOSE
 

@@ -120,6 +120,54 @@ def test_other_shots_are_other_runs(tmp_path):
     assert tests[0] != tests[1] != tests[2]
 
 
+def organ(tmp_path: Path, demo_root: Path, *more: str) -> list[str]:
+    """Return flags of a study of Brain and of the same images as a new object."""
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    for path in (demo_root / "data").glob("*_AD"):
+        if not (data / path.name).exists():
+            shutil.copytree(path, data / path.name)
+    if not (data / "Thyroid_AD").exists():
+        shutil.copytree(data / "Brain_AD", data / "Thyroid_AD")
+    return [*more, "--objects", "Thyroid", "Brain", "--data_path", str(data)]
+
+
+def test_a_new_object_is_the_last_column(tmp_path, demo_root, demo_weights):
+    """Its shots are drawn by the seed, and its zero-shot adapters learn from all six."""
+    flags = organ(tmp_path, demo_root, "table1", "table2", "skin", "figure3")
+    options = parse([*flags, "--clip_path", str(demo_weights)]).options
+    tables = {table.name: table.objects for table in table_specs(options)}
+    assert tables["table1"] == tables["table2"] == ("Brain", "Thyroid")
+    assert tables["skin"] == ("Skin",)
+    missing = {(s.table, s.obj): missing_input(s, options) for s in cell_specs(options)}
+    assert missing["table1", "Thyroid"] == missing["table2", "Thyroid"] == ""
+    assert missing["table1", "Brain"] == "no list of 4 shots with draw 0"
+    several = parse([*flags, "--clip_path", str(demo_weights), "--draws", "1"]).options
+    (spec,) = [s for s in cell_specs(several) if (s.table, s.obj) == ("table1", "Thyroid")]
+    assert missing_input(spec, several) == "no list of 4 shots with draw 1"
+    shutil.rmtree(tmp_path / "data" / "Chest_AD")
+    (spec,) = [s for s in cell_specs(options) if (s.table, s.obj) == ("table2", "Thyroid")]
+    assert missing_input(spec, options) == "no images of Chest"
+
+
+def test_an_object_without_a_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no folder .*Tyroid_AD; .*catalog \(Brain, "):
+        reproduce.main(["table1", "--objects", "Tyroid", "--data_path", str(tmp_path), "--plan"])
+    with pytest.raises(UserError, match="is no object"):
+        parse(["table1", "--objects", "a/b"])
+
+
+def test_settings_of_an_object_make_other_runs(tmp_path, demo_root):
+    """Those of Brain change its own trainings and the zero-shot ones that read its images."""
+    flags = organ(tmp_path, demo_root, "table1", "table2")
+    before = work(*flags)
+    (tmp_path / "data" / "Brain_AD" / "object.toml").write_text('noun = "head"')
+    after = work(*flags)
+    kept = {name for name in before if name in after}
+    assert len(before) == len(after) == 4
+    assert [name.split("-shot")[0] for name in kept] == ["few-Thyroid-seed111"]
+
+
 def test_switches_name_every_difference_that_is_a_choice_of_scores():
     flags = ["--bank_class_token", "no", "--keep", "0.9"]
     assert switch_flags(["bank_class_token", "keep"]) == flags

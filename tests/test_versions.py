@@ -11,7 +11,8 @@ from mvfa import versions
 def test_versions_are_complete():
     found = versions.versions()
     assert found["torch"] == torch.__version__
-    assert {"python", "torch", "torchvision", "numpy", "pillow", "commit"} == set(found)
+    packages = {"torch", "torchvision", "numpy", "pillow"}
+    assert {"mvfa", "python", "commit"} | packages == set(found)
 
 
 def test_the_commit_is_known_or_none(monkeypatch):

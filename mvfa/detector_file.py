@@ -1,0 +1,136 @@
+"""The file of a detector: tensors in safetensors, and a description in its JSON header.
+
+Reading it runs no code. What it says is checked as data from a stranger. The description is read
+without torch, so that a mistake is told, and the backbone's file is hashed, before torch is
+imported.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from errors import UserError
+from mvfa.recipe import CHOICES, FIELDS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".detector"
+FORMAT = 1
+KEY = "mvfa_detector"  # of the description in the header's metadata
+LARGEST_HEADER = 2**24  # bytes
+TYPES: dict[str, tuple[type, ...]] = {  # of the description's entries
+    "format": (int,),
+    "object": (str,),
+    "noun": (str,),
+    "masks": (bool,),
+    "setting": (str,),
+    "shot": (int,),
+    "features_list": (list,),
+    "embed_dim": (int,),
+    "recipe": (dict,),
+    "img_size": (int,),
+    "precision": (str,),
+    "model_name": (str, type(None)),
+    "weights": (dict,),
+    "prepare": (str,),
+    "intensity": (str,),
+    "calibration": (dict,),
+    "map_ranges": (dict,),
+    "tensors_sha256": (str,),
+}
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """Return the error for a file that cannot be a detector of this program."""
+    return UserError(f"{path} is not a detector ({reason}); make one with calibrate.py")
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read the description of a detector from its file's header. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"no detector {path}; make it with calibrate.py, or name another file")
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > LARGEST_HEADER:
+                raise damaged(path, "its header is too long")
+            header = json.loads(file.read(length))
+        about = json.loads(header["__metadata__"][KEY])
+    except (OSError, ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+        raise damaged(path, "it has no description") from error
+    check_description(path, about)
+    return about
+
+
+def check_description(path: Path, about: Any) -> None:
+    """Raise UserError unless a description has every entry, each of its type and range."""
+    if not isinstance(about, dict):
+        raise damaged(path, "its description is not a dictionary")
+    if about.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is a detector of format {about.get('format')!r}, this program reads format "
+            f"{FORMAT}; make it again with calibrate.py"
+        )
+    for name, types in TYPES.items():
+        if name not in about or not isinstance(about[name], types):
+            raise damaged(path, f"its entry {name} is missing or of another type")
+    recipe = about["recipe"]
+    if set(recipe) != set(FIELDS):
+        different = sorted(set(recipe) ^ set(FIELDS))
+        raise damaged(path, f"its recipe does not have this program's fields: {different[0]}")
+    for name, choices in CHOICES.items():
+        if recipe[name] not in choices:
+            raise damaged(path, f"its recipe has {name} = {recipe[name]!r}")
+    if not isinstance(about["weights"].get("sha256"), str):
+        raise damaged(path, "it does not name its backbone")
+
+
+def tensors_hash(tensors: "Mapping[str, Tensor]") -> str:
+    """Return the SHA-256 of tensors by name: their names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].contiguous()
+        digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        digest.update(values.numpy().data if values.numel() else b"")
+    return digest.hexdigest()
+
+
+def write_detector(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:
+    """Write a detector, whole or not at all. Raises UserError for values that are not finite."""
+    from safetensors.torch import save
+
+    from utils import write_whole
+
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, values in copies.items():
+        if not values.isfinite().all():
+            raise UserError(f"{name} of the detector is not finite; train again with fp32")
+    description = json.dumps({"format": FORMAT, **about, "tensors_sha256": tensors_hash(copies)})
+    check_description(path, json.loads(description))
+    data = save(copies, metadata={KEY: description})
+    write_whole(path, lambda part: part.write_bytes(data))
+
+
+def read_tensors(path: Path, about: Mapping[str, Any]) -> "dict[str, Tensor]":
+    """Read the tensors of a detector, float32. Raises UserError for damaged ones.
+
+    That they are finite is checked when they are written; a hash says that they are still those.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, "its tensors cannot be read") from error
+    for name, values in tensors.items():
+        if values.dtype != torch.float32:
+            raise damaged(path, f"{name} is not float32")
+    if tensors_hash(tensors) != about["tensors_sha256"]:
+        raise damaged(path, "its tensors are not those it was written with")
+    return tensors

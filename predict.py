@@ -1,0 +1,78 @@
+"""Score one's own images and scans: a score, a p-value and a map for each, with a detector.
+
+    python predict.py -i scan.png -o out --obj Brain --shot 4
+    python predict.py -i ct_series flair.nii.gz -o out --detector ckpt/few-shot/Brain-4shot.detector
+
+The detector is a file of calibrate.py. -i takes images, DICOM files and series, NIfTI volumes, and
+folders of them. A score depends on its image alone. A run that was stopped goes on where it was
+when the same command is given again. Research software, not a medical device.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from errors import UserError
+from mvfa.cli import command
+from prediction.start import log_name, settings, start
+
+if __name__ == "__main__":
+    command(start)  # help and mistakes come before the imports below, which take seconds
+
+from filelock import FileLock, Timeout
+
+from prediction.discovery import find
+from prediction.finish import finish
+from prediction.loading import load_detector
+from prediction.page import Summary
+from prediction.reading import quiet_readers
+from prediction.records import begin, clear, finished, write_table
+from prediction.run import Run
+from utils import writable
+
+
+def main(argv: Sequence[str] | None = None) -> Summary:
+    """Score what was not scored before; write and return the summary of all."""
+    options, about = start(argv)
+    quiet_readers()
+    writable(options.out, "-o")
+    try:
+        with FileLock(options.out / ".lock", blocking=False):
+            # what there is to score, less what an earlier run has scored
+            found = find(options.input, options.out, series=options.series)
+            others = found.describe_others()
+            if not found.sources:
+                raise UserError(f"-i: nothing to score; {others or 'the folders are empty'}")
+            detector = load_detector(options)
+            if options.overwrite:
+                clear(options.out)
+            if begin(options.out, settings(options, about)):
+                done = finished(options.out)
+                found.sources = [s for s in found.sources if s.name not in done]
+                print(f"note: going on, {len(done)} were scored before", file=sys.stderr)
+
+            # score them here, or in jobs
+            try:
+                if options.cluster or options.jobs > 1:
+                    from prediction.shards import submit
+
+                    submit(options, len(found.sources))
+                else:
+                    Run(detector, options, options.out / log_name())(found.sources)
+            except (KeyboardInterrupt, UserError):
+                write_table(options.out)  # what is there so far
+                print("note: the same command goes on with what is missing", file=sys.stderr)
+                raise
+            assert detector.rule is not None
+            return finish(detector, options, detector.rule.sentences, others)
+    except Timeout as error:
+        raise UserError(f"another run writes to {options.out}; pass another -o DIR") from error
+
+
+def run() -> None:
+    """Run `main`; exit with status 1 if a file could not be scored."""
+    if main().failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command(run)

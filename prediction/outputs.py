@@ -1,0 +1,111 @@
+"""Write what belongs to one source: overlay, maps in its own geometry, DICOM objects."""
+
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from errors import UserError
+from mvfa.detector import Detector, Result
+from prediction.discovery import Source
+from prediction.options import PredictOptions
+from prediction.reading import Loaded
+from prediction.records import DICOM, MAPS, OVERLAYS
+from utils import write_whole
+
+JPEG_QUALITY = 90
+REMARK = "MVFA anomaly map, research only, not for clinical use"
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """Return an image as a JPEG file that says it is for research only."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=JPEG_QUALITY, comment=REMARK)
+    return file.getvalue()
+
+
+def tiff(values: npt.NDArray[np.float32]) -> bytes:
+    """Return a map [H, W] float32 as a TIFF file."""
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF", compression="tiff_adobe_deflate", description=REMARK)
+    return file.getvalue()
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file, whole or not at all."""
+    write_whole(path, partial(Path.write_bytes, data=data))
+    return path
+
+
+def write_outputs(
+    source: Source,
+    loaded: Loaded,
+    results: Sequence[Result],
+    options: PredictOptions,
+    detector: Detector,
+) -> list[str]:
+    """Write the files of a scored source; return remarks on what could not be written."""
+    name = source.name
+    if options.overlays:
+        best = max(range(len(results)), key=lambda k: results[k].score)
+        write_bytes(options.out / OVERLAYS / f"{name}.jpg", jpeg(results[best].overlay()))
+    if options.maps:
+        write_maps(options.out / MAPS, name, loaded, results)
+    if options.dicom_out:
+        return write_dicom_objects(source, loaded, results, options, detector)
+    return []
+
+
+def stacked(results: Sequence[Result]) -> npt.NDArray[np.float32]:
+    """Return the maps [n, H, W] float32 of the slices of a volume."""
+    return np.stack([result.map for result in results])
+
+
+def write_maps(folder: Path, name: str, loaded: Loaded, results: Sequence[Result]) -> None:
+    """Write a TIFF file of an image's size, or a NIfTI file in a volume's geometry."""
+    if loaded.volume is None or loaded.place is None:
+        write_bytes(folder / f"{name}.tif", tiff(results[0].map))
+        return
+    from scans.nifti import write_map
+
+    path = folder / name / "map.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_map(path, loaded.volume, loaded.place(stacked(results)))
+
+
+def write_dicom_objects(
+    source: Source,
+    loaded: Loaded,
+    results: Sequence[Result],
+    options: PredictOptions,
+    detector: Detector,
+) -> list[str]:
+    """Write DICOM objects beside a DICOM source; return why, where there are none."""
+    from dataset.dicom import is_dicom
+
+    if not is_dicom(source.paths[0]):
+        return ["--dicom_out: not a DICOM file"]
+    from scans.dicom_out import write_dicom
+
+    from prediction.dicom_frames import frames_of
+
+    try:
+        maps, above, overlays = frames_of(loaded, results)
+        write_dicom(
+            options.out / DICOM / source.name,
+            options.dicom_out,
+            source.paths if loaded.volume is None else loaded.volume.paths,
+            maps,
+            above,
+            overlays,
+            text=f"{detector.settings.object}, score {max(r.score for r in results):.4f}, "
+            f"threshold {results[0].threshold:.4f}",
+            frames=() if loaded.volume is None else loaded.volume.frames,
+        )
+    except UserError as error:
+        return [str(error)]
+    return []

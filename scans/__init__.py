@@ -1,0 +1,1 @@
+"""Medical scans: DICOM and NIfTI, their geometry, slices, and DICOM output."""
