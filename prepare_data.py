@@ -1,4 +1,4 @@
-"""Prepare the data of an object: download and check files, convert them to the layout, draw shots.
+"""Prepare the data of an object: check files, convert them to the layout, draw shots.
 
     python prepare_data.py COMMAND --help
     python prepare_data.py check --obj Brain

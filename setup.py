@@ -24,7 +24,6 @@ BOTTOM = ("errors", "utils", "loss", "prompt")
 SCRIPTS = (
     "predict",
     "calibrate",
-    "app",
     "prepare_data",
     "demo",
     "train_few",

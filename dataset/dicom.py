@@ -225,10 +225,10 @@ def colour_pixels(dataset: Any, image: Any, k: int) -> Pixels:
     values = stored_frame(dataset, image, k)
     bits = stored_bits(dataset)
     if dataset.PhotometricInterpretation == PALETTE:
-        values = need("pydicom.pixels", EXTRA).apply_color_lut(values, dataset)[..., :3]
-        if values.max() > 255:  # 16 bit, whose upper byte is the colour
-            values = values >> 8
-        values = values.astype(np.uint8)
+        look_up = need("pydicom.pixels", EXTRA).apply_color_lut
+        every = look_up(np.arange(2**bits, dtype=values.dtype)[None], dataset)
+        wide = every.max() > 255  # 16 bit, whose upper byte is the colour
+        values = (look_up(values, dataset)[..., :3] >> (8 if wide else 0)).astype(np.uint8)
         bits = 8
     if values.ndim != 3 or values.shape[-1] != 3:
         raise ValueError(f"colours of shape {values.shape}")

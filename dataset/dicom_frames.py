@@ -15,6 +15,7 @@ from dataset.lossless_jpeg import decode
 Array = npt.NDArray[Any]
 
 EXTRA = "scans"
+JP2 = b"\x00\x00\x00\x0cjP  "  # starts a JPEG 2000 frame with a header of boxes
 OTHERS = (  # decoders of pydicom that have more than GDCM to decode with
     "JPEGBaseline8BitDecoder",
     "JPEGExtended12BitDecoder",
@@ -72,8 +73,11 @@ def stored_frame(dataset: Any, image: Any, k: int) -> Array:
         ValueError: no decoder reads it.
 
     """
+    syntax = dataset.file_meta.TransferSyntaxUID
     if only_gdcm(dataset):
-        return gdcm_frame(dataset, k)
+        return decode(encoded_frame(dataset, k), dataset)
+    if syntax in need("pydicom.uid", EXTRA).JPEG2000TransferSyntaxes:
+        check_boxes(encoded_frame(dataset, k))
     values = highdicom_frame(image, k)
     if values is not None:
         low, high = stored_range(dataset)
@@ -92,12 +96,23 @@ def only_gdcm(dataset: Any) -> bool:
     )
 
 
-def gdcm_frame(dataset: Any, k: int) -> Array:
-    """Decode frame k with GDCM, in a process of its own. Raises ValueError if it cannot."""
+def encoded_frame(dataset: Any, k: int) -> bytes:
+    """Return the bytes of frame k of compressed pixel data."""
     frames = int(dataset.get("NumberOfFrames") or 1)
     get_frame = need("pydicom.encaps", EXTRA).get_frame
-    frame = get_frame(dataset.PixelData, k, number_of_frames=frames)
-    return decode(frame, dataset)
+    return bytes(get_frame(dataset.PixelData, k, number_of_frames=frames))
+
+
+def check_boxes(frame: bytes) -> None:
+    """Raise ValueError for a JP2 frame with a box of length 0, which pydicom never gets past."""
+    if not frame.startswith(JP2):
+        return
+    place = len(JP2) + 4
+    while place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
+        length = int.from_bytes(frame[place : place + 4], "big")
+        if length == 0:
+            raise ValueError("a damaged header of its JPEG 2000")
+        place += length
 
 
 def highdicom_frame(image: Any, k: int) -> Array | None:

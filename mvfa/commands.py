@@ -12,7 +12,6 @@ from errors import IN_WHEEL
 SCRIPTS = (
     "predict",
     "calibrate",
-    "app",
     "prepare_data",
     "demo",
     "train_few",

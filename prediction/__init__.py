@@ -1,1 +1,1 @@
-"""Scoring one's own images and scans: files found, read, scored, written (predict.py, app.py)."""
+"""Scoring one's own images and scans: files found, read, scored, written (predict.py)."""

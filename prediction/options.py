@@ -58,7 +58,15 @@ class PredictOptions:
 
         A command that goes on must agree in all of it.
         """
-        names = ("detector", "threshold", "precision", "overlays", "maps", "intensity", "window")
+        names: tuple[str, ...] = (
+            "detector",
+            "threshold",
+            "precision",
+            "overlays",
+            "maps",
+            "intensity",
+            "window",
+        )
         names += ("prepare", "liver_mask", "axis", "volume", "slices", "series", "dicom_out")
         plain: dict[str, Any] = {}
         for name in names:

@@ -89,9 +89,8 @@ def write_dicom_objects(
 
     if not is_dicom(source.paths[0]):
         return ["--dicom_out: not a DICOM file"]
-    from scans.dicom_out import write_dicom
-
     from prediction.dicom_frames import frames_of
+    from scans.dicom_out import write_dicom
 
     try:
         maps, above, overlays = frames_of(loaded, results)

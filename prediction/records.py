@@ -119,7 +119,7 @@ def different_keys(earlier: Any, settings: Mapping[str, Any]) -> str:
     """Return which settings differ, in words."""
     if not isinstance(earlier, dict):
         return f"{RUN} cannot be read"
-    names = [k for k in settings | earlier if settings.get(k) != earlier.get(k)]
+    names = [k for k in {**settings, **earlier} if settings.get(k) != earlier.get(k)]
     return f"another {', '.join(names[:3])}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.dicom import count_frames, read_header
+from dataset.dicom import count_frames, read_header, readable
 from dataset.extras import need
 from errors import UserError
 from scans.geometry import read_plane
@@ -132,10 +132,11 @@ def read_source(paths: Sequence[Path]) -> Source:
     remedy = "DICOM objects that refer to it cannot be made, so leave out --dicom_out"
     datasets = [read_header(path) for path in paths]
     for path, dataset in zip(paths, datasets, strict=True):
-        missing = [keyword for keyword in NEEDED if not dataset.get(keyword)]
-        if missing:
-            raise UserError(f"{path} has no {', '.join(missing)}; {remedy}")
-        complete(dataset)
+        with readable(path):  # values are converted, which may fail, when they are asked for
+            missing = [keyword for keyword in NEEDED if not dataset.get(keyword)]
+            if missing:
+                raise UserError(f"{path} has no {', '.join(missing)}; {remedy}")
+            complete(dataset)
     count = count_frames(datasets[0])
     if count is None:
         raise UserError(f"{paths[0]} has a NumberOfFrames that is no number; {remedy}")

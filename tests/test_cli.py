@@ -10,7 +10,7 @@ from tests.script_runs import start
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--obj", "Lung"], "invalid choice: 'Lung'"),
+        (["--obj", "../Lung"], "'../Lung'"),
         (["--obj", "Brain", "--shots", "4"], "unrecognized arguments: --shots 4"),
         (["--obj", "Brain", "--shot", "0"], "0 is not at least 1"),
         (["--obj", "Brain", "--img_size", "abc"], "invalid int value: 'abc'"),

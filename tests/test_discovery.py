@@ -75,5 +75,5 @@ def test_jobs_share_every_source_once(tmp_path):
         write(tmp_path / f"{number}.png")
     sources = find([tmp_path], tmp_path / "out").sources
     shares = [[s.name for s in sources if s.belongs(k, 3)] for k in range(3)]
-    assert sorted(sum(shares, [])) == sorted(s.name for s in sources)
+    assert sorted(name for share in shares for name in share) == sorted(s.name for s in sources)
     assert all(shares)

@@ -52,7 +52,7 @@ def test_few_shot_detector_and_scores(flags, data, demo_weights, tmp_path, capsy
     tested = test_few.main(flags("test_few", "--shot", 2))
     assert tested.image_auroc == trained.image_auroc
     detector = tmp_path / "t.detector"
-    own = [flag for flag in flags("calibrate_few", "--shot", 2)]
+    own = list(flags("calibrate_few", "--shot", 2))
     own[own.index("--out") + 1] = str(detector)
     assert calibrate.main(own) == detector
     assert read_description(detector)["noun"] == "thyroid ultrasound"
@@ -70,7 +70,7 @@ def test_zero_shot(flags):
     assert test_zero.main(flags("test_zero")).image_auroc == trained.image_auroc
 
 
-def test_it_is_a_source_of_zero_shot_training(flags, data):
+def test_it_is_a_source_of_zero_shot_training(flags):
     own = flags("train_zero", "--epoch", 1, "--batch_size", 8, "--train_objects", NAME, "Chest")
     own[own.index("--obj") + 1] = "Liver"
     assert train_zero.main(own).image_auroc > 0

@@ -65,8 +65,9 @@ def test_all_that_nibabel_ships_is_read_or_refused_in_one_line(capfd):
     results = {path: attempt(path) for path in shipped()}
     refused = {path: result for path, result in results.items() if isinstance(result, str)}
     read = {path: result for path, result in results.items() if path not in refused}
-    print(f"{len(read)} of {len(results)} files of nibabel are volumes that can be read")
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr() == ("", "")
+    with capfd.disabled():
+        print(f" {len(read)} of nibabel's {len(results)} data files are read as volumes")
     assert {path.name for path in read} >= READ
     assert len(results) > 80
     assert all("\n" not in message for message in refused.values())

@@ -1,4 +1,4 @@
-"""calibrate.py and predict.py from trained adapters to scores, maps and a page, with the tiny CLIP."""
+"""calibrate.py and predict.py, from trained adapters to scores, maps and a page."""
 
 import csv
 import json
@@ -259,7 +259,7 @@ def test_published_adapters_make_a_detector(made, tmp_path):
     assert read_description(file)["adapters"]["file"] == "Published.pth"
 
 
-def test_a_detector_of_other_weights_is_refused(made, brain, demo_weights):
+def test_a_detector_of_other_weights_is_refused(brain, demo_weights):
     with pytest.raises(UserError, match="SHA-256"):
         Detector.load(brain, clip_path=demo_weights)
 
@@ -282,9 +282,10 @@ def test_damaged_detectors_are_refused(made, brain, tmp_path):
         except UserError:
             continue
         # a change of the description that leaves its meaning, as of a version's text
-        assert detector.settings.as_dict() == Detector.load(
-            brain, clip_path=made.weights
-        ).settings.as_dict(), (position, before)
+        assert (
+            detector.settings.as_dict()
+            == Detector.load(brain, clip_path=made.weights).settings.as_dict()
+        ), (position, before)
     (tmp_path / "cut.detector").write_bytes(brain.read_bytes()[: size // 2])
     with pytest.raises(UserError):
         Detector.load(tmp_path / "cut.detector", clip_path=made.weights)
@@ -302,7 +303,7 @@ def test_damaged_detectors_are_refused(made, brain, tmp_path):
         ("-i", "README.md", "-o", "out", "--obj", "Brain", "--window", "40", "0"),
     ],
 )
-def test_mistakes_are_one_line(flags, tmp_path):
+def test_mistakes_are_one_line(flags):
     done = start(ROOT / "predict.py", *flags)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -80,7 +80,7 @@ def test_slices_axis_and_flat_ones(made, brain, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("first", ["L", "P", "S"])
-def test_a_marked_voxel_stays_in_place_in_every_orientation(made, brain, tmp_path, first):  # noqa: F811
+def test_a_marked_voxel_stays_in_place(made, brain, tmp_path, first):  # noqa: F811
     """The map's highest voxel is at the same place of the patient however the file is stored."""
     base = volume(tmp_path / "base.nii", shape=(10, 10, 10), affine=np.diag([2.0, 2, 2, 1]))
     image = nib.load(base)
@@ -146,7 +146,9 @@ def has_pixels(path: Path) -> bool:
             dataset = pydicom.dcmread(path, force=True, stop_before_pixels=False)
         except Exception:  # noqa: BLE001  # not DICOM at all
             return False
-        return any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+        return any(
+            key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+        )
 
 
 def series(folder: Path, count: int = 4) -> list[Path]:

@@ -1,12 +1,15 @@
 """Every command of the README and of docs/ exists and takes its flags; links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import prepare_data
+from mvfa.calibrate_options import parse as parse_calibrate
 from mvfa.options import parse
+from prediction.options import build_parser as build_predict
 from report.arguments import parse as parse_reproduce
 
 ROOT = Path(__file__).parent.parent
@@ -35,19 +38,24 @@ def targets() -> list[str]:
 
 def test_commands_are_found():
     scripts = {script for _, script, _ in commands()}
-    assert {*SCRIPTS, "reproduce", "prepare_data"} <= scripts
+    assert {*SCRIPTS, "reproduce", "prepare_data", "calibrate", "predict"} <= scripts
     assert {"demo", "test"} <= set(targets())
 
 
 @pytest.mark.parametrize(("page", "script", "flags"), commands())
 def test_scripts_take_their_flags(page, script, flags):
     assert (ROOT / f"{script}.py").is_file(), page
+    words = shlex.split(flags)
     if script == "reproduce":
-        assert parse_reproduce(flags.split()).options.tables
-    elif script == "prepare_data" and "--obj" in flags:
-        assert prepare_data.parse(flags.split())
+        assert parse_reproduce(words).options.tables
+    elif script == "prepare_data" and len(words) > 1 and words[0] != "COMMAND":
+        assert prepare_data.parse(words)
+    elif script == "calibrate":
+        assert parse_calibrate(words).obj in flags
+    elif script == "predict" and "-i" in words:
+        assert build_predict().parse_args(words).out
     elif script in SCRIPTS:
-        assert parse(script, flags.split()).obj in flags
+        assert parse(script, words).obj in flags
 
 
 @pytest.mark.parametrize("target", targets())
