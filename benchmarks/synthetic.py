@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks import baseline
 from dataset.items import pack_mask, unpack_masks
-from mvfa.engine import Predictions
 from mvfa.forms import score_form
+from mvfa.predictions import Predictions
 from mvfa.recipe import LEVELS, RECIPES
 
 MAKE_SEED = 0

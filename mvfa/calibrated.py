@@ -26,11 +26,12 @@ from mvfa.calibration_set import (
 )
 from mvfa.console import note, show
 from mvfa.distributed import World
-from mvfa.engine import Predictions, predict
+from mvfa.engine import predict
 from mvfa.evaluation import Constants, Evaluation, constants_of, evaluate, joined
 from mvfa.forms import score_arguments
 from mvfa.loaders import Loaders
 from mvfa.options import Options
+from mvfa.predictions import Predictions
 
 
 @dataclass(frozen=True)

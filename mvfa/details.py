@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvfa.engine import Predictions
 from mvfa.evaluation import Evaluation, Maps
 from mvfa.histograms import Histogram, StreamingHistogram, exact_histogram
 from mvfa.memory import large_blocks_returned
 from mvfa.metrics import aupro, auroc, average_precision, best_f1, f1_at, rates
+from mvfa.predictions import Predictions
 
 BRANCHES = ("text", "memory", "both")
 CURVES = ("roc", "pr")

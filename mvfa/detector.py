@@ -13,150 +13,34 @@ of the memory bank, E text width.
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from CLIP.adapter import MVFA
-from CLIP.hashing import file_hash
-from CLIP.weight_files import weight_path
-from CLIP.weights import check_state, create_model
-from dataset.intensity import Intensity, intensity
-from dataset.pixels import Pixels, pixels_to_rgb, read_rgb, square
+from CLIP.weights import create_model
+from dataset.pixels import pixels_to_rgb, read_rgb, square
 from errors import UserError
 from mvfa import scoring
 from mvfa.calibration import Calibration, Threshold, default_rule, p_value, rank, threshold
-from mvfa.checkpoint import Adapters, adapter_state
+from mvfa.checkpoint import adapter_state
 from mvfa.detector_file import damaged, read_description, read_tensors, write_detector
-from mvfa.engine import ScoreForm, score_batch
+from mvfa.detector_result import Array, Range, Raw, Result, array_pixels
+from mvfa.detector_settings import Settings, check_backbone, load_adapters, text_and_bank
+from mvfa.engine import score_batch
 from mvfa.evaluation import fuse
 from mvfa.features import prepare
 from mvfa.forms import adapter_form, score_form
 from mvfa.memory import tune_process
-from mvfa.recipe import Recipe
+from mvfa.predictions import ScoreForm
 
-Array = npt.NDArray[Any]
 Picture = str | Path | Image.Image | Array
-Range = tuple[float, float]
 
 BATCH = {"cpu": 1, "cuda": 32}  # images scored at once; on a CPU more are not faster
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a detector is, besides its tensors."""
-
-    object: str
-    noun: str
-    masks: bool
-    setting: str  # "few", "zero" or "normal" (normal shots with zero-shot adapters)
-    shot: int
-    features_list: tuple[int, ...]
-    embed_dim: int
-    recipe: Recipe
-    img_size: int
-    precision: str
-    model_name: str | None
-    weights: Mapping[str, Any]  # name and SHA-256 of the backbone's file
-    prepare: str
-    intensity: Intensity
-
-    @classmethod
-    def from_description(cls, about: Mapping[str, Any]) -> "Settings":
-        """Return the settings that a detector's description names."""
-        values = {name: about[name] for name in cls.__dataclass_fields__}
-        values["features_list"] = tuple(values["features_list"])
-        values["recipe"] = Recipe(**values["recipe"])
-        values["intensity"] = intensity(values["intensity"])
-        return cls(**values)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for the file."""
-        plain = dict(vars(self))
-        plain["recipe"] = self.recipe.as_dict()
-        plain["features_list"] = list(self.features_list)
-        plain["intensity"] = str(self.intensity)
-        return plain
-
-
-@dataclass(frozen=True)
-class Raw:
-    """Maps [S, S] and scores of one image before fusion; memory is None in zero-shot.
-
-    The scores are None where the image score is the maximum of the fused map.
-    """
-
-    text_map: Tensor
-    memory_map: Tensor | None
-    text_score: Tensor | None
-    memory_score: Tensor | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a detector says of one image.
-
-    Args:
-        score: anomaly score, not clipped; higher is more abnormal.
-        p_value: share of normal images that score at least as high, conformal (C3).
-        rank: how many of the calibration's normal scores it is above, and how many there are.
-        threshold: scores above it are flagged.
-        scored_map: [S, S] float32, the fused map as it was scored.
-        image: the scored image, at its own size.
-        span: lowest and highest value of the maps of the calibration set, for display.
-        masks: whether the score is the maximum of the map, so that the threshold serves both.
-
-    """
-
-    score: float
-    p_value: float
-    rank: tuple[int, int]
-    threshold: float
-    scored_map: npt.NDArray[np.float32]
-    image: Image.Image
-    span: Range
-    masks: bool
-
-    @property
-    def flagged(self) -> bool:
-        """Whether the score is above the threshold."""
-        return self.score > self.threshold
-
-    @cached_property
-    def map(self) -> npt.NDArray[np.float32]:
-        """The anomaly map at the image's own size, [H, W] float32, not clipped."""
-        from mvfa.overlays import native_map
-
-        return native_map(self.scored_map, self.image.size)
-
-    @cached_property
-    def boxes(self) -> list[Any]:
-        """Boxes (left, top, right, bottom) around what is above the threshold, largest first.
-
-        Empty for objects without masks, whose threshold is not one of pixels.
-        """
-        if not (self.masks and self.flagged):
-            return []
-        from mvfa.overlays import boxes
-
-        return boxes(self.scored_map > self.threshold, self.image.size)
-
-    def overlay(self) -> Image.Image:
-        """Return the image with the map in colours over it, at its own size.
-
-        For objects with masks a line surrounds what is above the threshold.
-        """
-        from mvfa.overlays import draw_overlay
-
-        middle = self.threshold if self.masks else sum(self.span) / 2
-        return draw_overlay(self.image, self.scored_map, middle, self.span, contour=self.masks)
 
 
 class Detector:
@@ -416,70 +300,3 @@ class Detector:
 
         export_onnx(self, Path(path))
         return Path(path)
-
-
-def array_pixels(values: Array) -> Pixels:
-    """Return an array as pixels. Raises UserError for another shape or type."""
-    values = np.asarray(values)
-    colour = values.ndim == 3 and values.shape[2] == 3
-    if not (values.ndim == 2 or colour) or values.dtype.kind not in "uif" or not values.size:
-        raise UserError(
-            f"an array of shape {list(values.shape)} and type {values.dtype} is no image; allowed "
-            "are [H, W] and [H, W, 3] of integers or floats"
-        )
-    if values.dtype.kind == "f":
-        full = (0.0, 1.0)
-    else:
-        limits = np.iinfo(values.dtype)
-        full = (float(limits.min), float(limits.max))
-    if not np.isfinite(values).all():
-        raise UserError("an array holds values that are not finite; replace them")
-    return Pixels(
-        values=values,
-        bits=8 * values.dtype.itemsize,
-        full=full,
-        window=None,
-        inverted=False,
-        modality="",
-    )
-
-
-def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:
-    """Raise UserError unless the CLIP weights are those that a detector was made with."""
-    file = weight_path(settings.model_name, clip_path)
-    needed = str(settings.weights["sha256"])
-    if file_hash(file) != needed:
-        raise UserError(
-            f"{path} was made with CLIP weights of SHA-256 {needed[:12]}..., {file} has "
-            f"{file_hash(file)[:12]}...; pass its weights with --clip_path FILE"
-        )
-
-
-def load_adapters(model: MVFA, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put a detector's adapters into a model. Raises UserError unless all of them fit."""
-    state: Adapters = adapter_state(model)
-    for key, expected in state.items():
-        prefix = f"{key}."
-        own = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-        check_state(own, expected, f"the {key} of {path}")
-        getattr(model, key).load_state_dict(own)
-
-
-def text_and_bank(
-    tensors: Mapping[str, Tensor], settings: Settings, path: Path
-) -> tuple[Tensor, list[Tensor] | None]:
-    """Return text features and memory bank of a detector. Raises UserError if they do not fit."""
-    width = settings.embed_dim
-    text = tensors.get("text")
-    if text is None or text.shape != (width, 2):
-        raise damaged(path, "its text features have another shape")
-    levels = len(settings.features_list)
-    bank = [tensors[f"bank.{i}"] for i in range(levels) if f"bank.{i}" in tensors]
-    if len(bank) != (0 if settings.setting == "zero" else levels):
-        raise damaged(path, f"it has {len(bank)} levels of a memory bank")
-    if any(rows.ndim != 2 or rows.shape[1] != width or not len(rows) for rows in bank):
-        raise damaged(path, "its memory bank has another shape")
-    for name in ("normal_scores", "abnormal_scores"):
-        if name not in tensors or tensors[name].ndim != 1:
-            raise damaged(path, f"it has no {name}")
-    return text, bank or None

@@ -18,7 +18,9 @@ from mvfa.calibration import Calibration, names_hash, scores_by_label
 from mvfa.calibration_set import VALID, CalibrationSet
 from mvfa.checkpoint import load
 from mvfa.console import progress
-from mvfa.detector import Detector, Range, Settings
+from mvfa.detector import Detector
+from mvfa.detector_result import Range
+from mvfa.detector_settings import Settings
 from mvfa.distributed import World
 from mvfa.environment import Environment
 from mvfa.evaluation import fuse

@@ -15,10 +15,10 @@ from torch import Tensor
 from errors import UserError
 from mvfa import scoring
 from mvfa.distributed import World
-from mvfa.engine import PATCH_VALUES, Predictions
 from mvfa.histograms import StreamingHistogram
 from mvfa.memory import large_blocks_returned
 from mvfa.metrics import auroc, image_auroc
+from mvfa.predictions import PATCH_VALUES, Predictions
 
 FUSION = (0.5, 0.5)  # weights of the text and the memory branch
 BLOCK = 8  # images whose full-size maps exist at once

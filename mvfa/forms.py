@@ -5,9 +5,9 @@ from typing import Any
 from CLIP.adapter import AdapterForm
 from dataset.catalog import ObjectInfo
 from loss import Objective
-from mvfa.engine import ScoreForm
 from mvfa.environment import Environment
 from mvfa.options import Options
+from mvfa.predictions import ScoreForm
 from mvfa.recipe import Recipe
 
 

@@ -15,12 +15,12 @@ from dataset.shots import Shots
 from mvfa.checkpoint import Keeper
 from mvfa.console import show
 from mvfa.details import measure, split_curves
-from mvfa.engine import Predictions
 from mvfa.environment import Environment
 from mvfa.evaluation import Evaluation, Maps
 from mvfa.memory import peak_memory
 from mvfa.options import ZERO, Options
 from mvfa.packing import packs
+from mvfa.predictions import Predictions
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole

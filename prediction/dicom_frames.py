@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mvfa.detector import Result
+from mvfa.detector_result import Result
 from mvfa.overlays import native_map
 from prediction.reading import Loaded
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from errors import UserError
-from mvfa.detector import Detector, Result
+from mvfa.detector import Detector
+from mvfa.detector_result import Result
 from prediction.discovery import Source
 from prediction.options import PredictOptions
 from prediction.reading import Loaded

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from errors import UserError
 from mvfa.calibration import Calibration, display, probability
 from mvfa.console import note, progress
-from mvfa.detector import Detector, Result
+from mvfa.detector import Detector
+from mvfa.detector_result import Result
 from mvfa.distributed import World
 from prediction.discovery import IMAGE, Source
 from prediction.options import PredictOptions

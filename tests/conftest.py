@@ -13,7 +13,7 @@ from dataset.catalog import object_info
 from dataset.shots import RANDOM_DRAW, Shots, choose_shots
 from loss import Objective
 from mvfa import forms
-from mvfa.engine import ScoreForm
+from mvfa.predictions import ScoreForm
 from mvfa.recipe import RECIPES
 from synthetic.images import write_demo
 from synthetic.network import write_demo_weights

@@ -11,8 +11,9 @@ from CLIP.hashing import file_hash
 from CLIP.weights import create_model
 from dataset.intensity import Intensity
 from mvfa.calibration import Calibration
-from mvfa.detector import Detector, Settings
+from mvfa.detector import Detector
 from mvfa.detector_making import Spans
+from mvfa.detector_settings import Settings
 from mvfa.evaluation import fuse
 from mvfa.forms import adapter_form
 from mvfa.recipe import RECIPES, Recipe

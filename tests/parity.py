@@ -18,9 +18,10 @@ from dataset.folder import image_folder, record
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import Shots
 from mvfa import checkpoint
-from mvfa.engine import Predictions, Trainer, build_memory, predict, train
+from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.features import FeatureLoader
+from mvfa.predictions import Predictions
 from mvfa.recipe import LEVELS
 from prompt import text_features
 from tests.conftest import released_form, released_objective, released_scores

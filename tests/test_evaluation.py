@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from dataset.items import pack_mask
 from errors import UserError
 from mvfa import evaluation, scoring
-from mvfa.engine import Predictions
 from mvfa.evaluation import (
     FUSION,
     Constants,
@@ -18,6 +17,7 @@ from mvfa.evaluation import (
     fusion_weights,
     joined,
 )
+from mvfa.predictions import Predictions
 from tests.conftest import released_scores
 
 SIDE = 24

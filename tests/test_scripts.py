@@ -186,7 +186,8 @@ def test_zero_shot_testing_needs_its_own_folder_only(runs, tmp_path, demo_root):
     alone = tmp_path / "alone"
     shutil.copytree(demo_root / "data" / "Liver_AD", alone / "Liver_AD")
     runs("test_zero", "Liver", data=alone)
-    refusal = r"no folder .*Brain_AD: zero-shot training reads .*--train_objects \(there are: none\)"
+    refusal = r"no folder .*Brain_AD: zero-shot training reads .*--train_objects "
+    refusal += r"\(there are: none\)"
     with pytest.raises(UserError, match=refusal):
         runs("train_zero", "Liver", data=alone)
 

@@ -1,0 +1,99 @@
+"""What a detector is besides its tensors, and its tensors put where they belong.
+
+Letters: L levels, M rows of the memory bank, E text width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from CLIP.adapter import MVFA
+from CLIP.hashing import file_hash
+from CLIP.weight_files import weight_path
+from CLIP.weights import check_state
+from dataset.intensity import Intensity, intensity
+from errors import UserError
+from mvfa.checkpoint import Adapters, adapter_state
+from mvfa.detector_file import damaged
+from mvfa.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a detector is, besides its tensors."""
+
+    object: str
+    noun: str
+    masks: bool
+    setting: str  # "few", "zero" or "normal" (normal shots with zero-shot adapters)
+    shot: int
+    features_list: tuple[int, ...]
+    embed_dim: int
+    recipe: Recipe
+    img_size: int
+    precision: str
+    model_name: str | None
+    weights: Mapping[str, Any]  # name and SHA-256 of the backbone's file
+    prepare: str
+    intensity: Intensity
+
+    @classmethod
+    def from_description(cls, about: Mapping[str, Any]) -> "Settings":
+        """Return the settings that a detector's description names."""
+        values = {name: about[name] for name in cls.__dataclass_fields__}
+        values["features_list"] = tuple(values["features_list"])
+        values["recipe"] = Recipe(**values["recipe"])
+        values["intensity"] = intensity(values["intensity"])
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for the file."""
+        plain = dict(vars(self))
+        plain["recipe"] = self.recipe.as_dict()
+        plain["features_list"] = list(self.features_list)
+        plain["intensity"] = str(self.intensity)
+        return plain
+
+
+def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:
+    """Raise UserError unless the CLIP weights are those that a detector was made with."""
+    file = weight_path(settings.model_name, clip_path)
+    needed = str(settings.weights["sha256"])
+    if file_hash(file) != needed:
+        raise UserError(
+            f"{path} was made with CLIP weights of SHA-256 {needed[:12]}..., {file} has "
+            f"{file_hash(file)[:12]}...; pass its weights with --clip_path FILE"
+        )
+
+
+def load_adapters(model: MVFA, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put a detector's adapters into a model. Raises UserError unless all of them fit."""
+    state: Adapters = adapter_state(model)
+    for key, expected in state.items():
+        prefix = f"{key}."
+        own = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+        check_state(own, expected, f"the {key} of {path}")
+        getattr(model, key).load_state_dict(own)
+
+
+def text_and_bank(
+    tensors: Mapping[str, Tensor], settings: Settings, path: Path
+) -> tuple[Tensor, list[Tensor] | None]:
+    """Return text features and memory bank of a detector. Raises UserError if they do not fit."""
+    width = settings.embed_dim
+    text = tensors.get("text")
+    if text is None or text.shape != (width, 2):
+        raise damaged(path, "its text features have another shape")
+    levels = len(settings.features_list)
+    bank = [tensors[f"bank.{i}"] for i in range(levels) if f"bank.{i}" in tensors]
+    if len(bank) != (0 if settings.setting == "zero" else levels):
+        raise damaged(path, f"it has {len(bank)} levels of a memory bank")
+    if any(rows.ndim != 2 or rows.shape[1] != width or not len(rows) for rows in bank):
+        raise damaged(path, "its memory bank has another shape")
+    for name in ("normal_scores", "abnormal_scores"):
+        if name not in tensors or tensors[name].ndim != 1:
+            raise damaged(path, f"it has no {name}")
+    return text, bank or None
