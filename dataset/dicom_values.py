@@ -34,10 +34,10 @@ def window_range(center: float, width: float, function: str = LINEAR) -> tuple[f
 
     Raises UserError unless both are finite and the width is at least 1 (LINEAR) or above 0.
     """
-    least = 1.0 if function == LINEAR else math.nextafter(0.0, 1.0)
     if function not in FUNCTIONS:
         raise UserError(f"window function {function!r}; allowed are {', '.join(FUNCTIONS)}")
-    if not (math.isfinite(center) and math.isfinite(width) and width >= least):
+    wide_enough = width >= 1 if function == LINEAR else width > 0
+    if not (math.isfinite(center) and math.isfinite(width) and wide_enough):
         raise UserError(
             f"window center {center:g}, width {width:g}; both must be finite, and the width "
             f"{'at least 1' if function == LINEAR else 'above 0'}"

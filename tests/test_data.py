@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.catalog import BENCHMARK, CATALOG, PAPER_ORDER, object_info
+from dataset.catalog import BENCHMARK, CATALOG, PAPER_ORDER, ObjectInfo, object_info
 from dataset.folder import ImageSet, list_split, load_image, load_mask, resize
+from dataset.intensity import Intensity
 from dataset.items import unpack_masks
 from dataset.medical_few import Support, evaluation_set
 from dataset.medical_zero import others, zero_shot_set
-from dataset.shots import choose_shots
+from dataset.shots import Shots, choose_shots
 from errors import UserError
 from tests.conftest import listed_shots, random_shots
 from utils import augment, choose_device, usable_devices
@@ -176,3 +177,18 @@ def test_every_usable_device_can_be_named(monkeypatch):
 def test_image_sets_know_their_nouns(demo_root):
     records = list_split(demo_root / "data", object_info("Chest"), "valid")
     assert set(ImageSet(records, 16).nouns) == {"Chest X-ray film"}
+
+
+def test_the_rule_of_an_object_reaches_its_images(tmp_path):
+    """Test images, and shots, whose versions start with the images themselves."""
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 100
+    for split in ("valid", "test"):
+        folder = tmp_path / "A_AD" / split / "good" / "img"
+        folder.mkdir(parents=True)
+        Image.fromarray(values).save(folder / "a.png")
+    info = ObjectInfo("A", "a", masks=False, intensity=Intensity("range", 0, 2550))
+    expected = torch.from_numpy(np.minimum(values / 10, 255)).byte().expand(3, 8, 8)
+    assert torch.equal(evaluation_set(tmp_path, info, 8)[0].image, expected)
+    (shot,) = list_split(tmp_path, info, "valid")
+    support = Support(Shots([shot], []), info, 8)
+    assert torch.equal(support.images[0], expected / 255)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dataset import wide
 from dataset.folder import load_image
 from dataset.intensity import Intensity, intensity
 from dataset.pixels import Pixels, check_file, pixels_to_rgb, read_pixels, read_rgb
@@ -91,6 +92,17 @@ def test_tiff_of_more_than_8_bit_keeps_every_bit(tmp_path, dtype, order, photome
     assert pixels.values.dtype == np.dtype(dtype)
     assert pixels.inverted == (photometric == 0)
     assert check_file(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.uint32, np.int32, np.float32])
+def test_pillow_alone_keeps_every_bit(tmp_path, monkeypatch, kind):
+    """It reads what OpenCV cannot, and gives some types in others."""
+    monkeypatch.setitem(wide.READERS, wide.OPENCV, lambda *_: None)
+    values = values_of(np.dtype(kind).str, (9, 11))
+    write_tiff(tmp_path / "a.tif", values)
+    pixels = read_pixels(tmp_path / "a.tif")
+    assert np.array_equal(pixels.values, values)
+    assert pixels.values.dtype == kind
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
