@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 LINEAR = "LINEAR"
 LINEAR_EXACT = "LINEAR_EXACT"
 SIGMOID = "SIGMOID"
+STEP = 2.0**-40  # least relative width; numbers below 1e-38 may count as zero
 FUNCTIONS = (LINEAR, LINEAR_EXACT, SIGMOID)
 
 
@@ -49,7 +50,7 @@ def window_range(center: float, width: float, function: str = LINEAR) -> tuple[f
         middle = center
         half = width / 2
     low = middle - half
-    return low, max(middle + half, math.nextafter(low, math.inf))
+    return low, max(middle + half, low + STEP * max(abs(low), 1.0))
 
 
 def first_number(value: object) -> float | None:

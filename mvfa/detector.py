@@ -30,7 +30,13 @@ from mvfa.calibration import Calibration, Threshold, default_rule, p_value, rank
 from mvfa.checkpoint import adapter_state
 from mvfa.detector_file import damaged, read_description, read_tensors, write_detector
 from mvfa.detector_result import Array, Range, Raw, Result, array_pixels
-from mvfa.detector_settings import Settings, check_backbone, load_adapters, text_and_bank
+from mvfa.detector_settings import (
+    Settings,
+    check_backbone,
+    load_adapters,
+    map_ranges,
+    text_and_bank,
+)
 from mvfa.engine import score_batch
 from mvfa.evaluation import fuse
 from mvfa.features import prepare
@@ -143,8 +149,8 @@ class Detector:
         scores = [tensors[name].numpy() for name in ("normal_scores", "abnormal_scores")]
         try:
             calibration = Calibration.from_dict(about["calibration"], *scores)
-            ranges = {k: v and (float(v[0]), float(v[1])) for k, v in about["map_ranges"].items()}
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            ranges = map_ranges(about["map_ranges"], few=settings.setting != "zero")
+        except (KeyError, TypeError, ValueError) as error:
             raise damaged(path, "its calibration cannot be read") from error
         detector.calibrate(calibration, ranges)
         if threshold is not None:

@@ -16,8 +16,10 @@ from CLIP.weight_files import weight_path
 from CLIP.weights import check_state
 from dataset.intensity import Intensity, intensity
 from errors import UserError
+from mvfa.calibration import pair
 from mvfa.checkpoint import Adapters, adapter_state
 from mvfa.detector_file import damaged
+from mvfa.detector_result import Range
 from mvfa.recipe import Recipe
 
 
@@ -56,6 +58,18 @@ class Settings:
         plain["features_list"] = list(self.features_list)
         plain["intensity"] = str(self.intensity)
         return plain
+
+
+def map_ranges(plain: Mapping[str, Any], *, few: bool) -> dict[str, Range | None]:
+    """Return the ranges of a detector's maps; `few`: whether it has a memory branch.
+
+    Raises KeyError, TypeError or ValueError for values that cannot be ranges.
+    """
+    return {
+        "text": pair(plain["text"]),
+        "memory": pair(plain["memory"]) if few else None,
+        "fused": pair(plain["fused"]),
+    }
 
 
 def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:

@@ -50,7 +50,9 @@ def remarks(
     if calibration.selection_used_it:
         said.append("The images of the calibration also chose the epoch of the adapters.")
     if calibration.by == "image":
-        said.append("Several slices of a patient count as several images; a volume has no p-value.")
+        said.append(
+            "Rates are of single slices: a volume, the highest of its slices, is above more often."
+        )
     trained = detector.settings.intensity
     if options.intensity is not None and str(options.intensity) != str(trained):
         said.append(f"--intensity {options.intensity} is not the training's, {trained}.")

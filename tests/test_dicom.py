@@ -9,6 +9,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import torch
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -26,7 +27,7 @@ from dataset.dicom import (
     read_header,
     window_range,
 )
-from dataset.intensity import Intensity
+from dataset.intensity import Intensity, to_bytes
 from dataset.pixels import pixels_to_rgb
 from errors import UserError
 from tests.scan_files import dicom_dataset, group, write_dicom_file, write_enhanced
@@ -231,6 +232,18 @@ def test_nonsense_windows_are_refused_by_hand_and_left_out_of_files(
             tmp_path / "a.dcm", stored, WindowCenter=0, WindowWidth=width, VOILUTFunction=function
         )
         assert read_frames(path)[0].window is None
+
+
+def test_a_window_of_width_1_is_a_step_also_where_tiny_numbers_become_zero():
+    torch.set_flush_denormal(True)
+    try:
+        low, high = window_range(0.5, 1)
+        values = np.array([[-1, 0, 1, 2]])
+        assert low < high
+        scaled = to_bytes(values, Intensity(), full=(0, 9), window=(low, high))
+        assert scaled.tolist() == [[0, 0, 255, 255]]
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_an_unknown_window_function_is_refused():

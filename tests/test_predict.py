@@ -291,6 +291,15 @@ def test_damaged_detectors_are_refused(made, brain, tmp_path):
         Detector.load(tmp_path / "cut.detector", clip_path=made.weights)
 
 
+def test_a_description_without_ranges_is_refused(made, brain, tmp_path):
+    detector = Detector.load(brain, clip_path=made.weights)
+    for ranges in ({}, {"text": [0, 1]}, {"text": [0, 1], "memory": [0, 1], "fused": [1, "x"]}):
+        detector.map_ranges = ranges
+        detector.save(tmp_path / "x.detector")
+        with pytest.raises(UserError, match="calibration cannot be read"):
+            Detector.load(tmp_path / "x.detector", clip_path=made.weights)
+
+
 @pytest.mark.parametrize(
     "flags",
     [
