@@ -4,7 +4,7 @@
     python calibrate.py --obj Liver --shot 0 --normals my_normal_images
 
 Adapters, memory bank, text features and recipe, the constants of the scores, and the scores of the
-calibration images, which thresholds and p-values come from. predict.py reads the file.
+calibration images, which thresholds and p-values come from. predict.py and app.py read the file.
 """
 
 from collections.abc import Sequence

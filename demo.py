@@ -2,14 +2,16 @@
 
     python demo.py
 
-Data, shot lists, checkpoints, results and table.md are written below --root. The numbers are of
-synthetic images and of a backbone that has learned nothing: they show that the program works, not
-how well the method does.
+Data, shot lists, checkpoints, results, table.md and detectors, for predict.py and app.py, are
+written below --root. The numbers are of synthetic images and of a backbone that has learned
+nothing: they show that the program works, not how well the method does.
 """
 
 import argparse
+import io
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -18,8 +20,8 @@ from dataset.catalog import PAPER_ORDER
 from errors import UserError
 from mvfa.cli import command
 from mvfa.flags import SEED, Flags, Parser
-from mvfa.options import DEFAULT_SEED, FEW, ZERO
-from synthetic.settings import MODEL_FLAGS, TRAINING_FLAGS
+from mvfa.options import CHECKPOINTS, DEFAULT_SEED, FEW, ZERO
+from synthetic.settings import DEMO_ROOT, MODEL_FLAGS, TRAINING_FLAGS
 
 if TYPE_CHECKING:
     from mvfa.evaluation import Evaluation
@@ -41,7 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     examples = ("", "--objects Brain Chest --shot 2 --root /tmp/demo")
     parser = Parser("demo.py", "Run everything on synthetic images.", examples)
     flags = Flags(parser, "demo")
-    flags.add("root", "everything is written there", Path("demo"), type=Path, metavar="DIR")
+    flags.add("root", "everything is written there", DEMO_ROOT, type=Path, metavar="DIR")
     flags.add("objects", "which ones", PAPER_ORDER, nargs="+", choices=PAPER_ORDER, metavar="OBJ")
     flags.add("shot", "normal and abnormal images to learn from", 4, type=int, choices=SHOTS)
     flags.add("seed", "of adapters and shuffling", DEFAULT_SEED, type=SEED)
@@ -85,13 +87,25 @@ def scripts(setting: str) -> tuple[Callable[[list[str]], object], Callable[..., 
     return train_zero.main, test_zero.main
 
 
+def shared_flags(root: Path, setting: str, name: str, shot: int, seed: int) -> list[str]:
+    """Return the flags that training, test and calibration of an object share."""
+    flags = f"--obj {name} {MODEL_FLAGS} --seed {seed}".split()
+    flags += [f"--data_path={root}/data", f"--save_path={checkpoints(root, setting)}"]
+    flags += [f"--cache_dir={root}/cache"]
+    if setting == FEW:
+        flags += [f"--shot={shot}", f"--fewshot_path={root}/fewshot_seed"]
+    return flags
+
+
+def checkpoints(root: Path, setting: str) -> Path:
+    """Return the folder of the checkpoints, and the detectors, of a setting."""
+    return root / CHECKPOINTS[setting]
+
+
 def evaluate(root: Path, setting: str, name: str, shot: int, seed: int) -> "Evaluation":
     """Train and test one object by the scripts' own mains; return the evaluation of the test."""
     run = f"{name}-{shot}shot" if setting == FEW else name
-    shared = f"--obj {name} {MODEL_FLAGS} --seed {seed} --data_path={root}/data".split()
-    shared += [f"--save_path={root}/ckpt/{setting}-shot", f"--cache_dir={root}/cache"]
-    if setting == FEW:
-        shared += [f"--shot={shot}", f"--fewshot_path={root}/fewshot_seed"]
+    shared = shared_flags(root, setting, name, shot, seed)
     train, test = scripts(setting)
     # the last adapters are taken: to choose by the test set would flatter them
     training = [*TRAINING_FLAGS[setting].split(), "--select", "last"]
@@ -99,6 +113,16 @@ def evaluate(root: Path, setting: str, name: str, shot: int, seed: int) -> "Eval
     train([*shared, *training, f"--out={root}/results/train_{setting}/{run}"])
     pictures = ["--pictures", "2", "--picture_order", "best"]  # an abnormal and a normal image
     return test([*shared, *pictures, f"--out={root}/results/test_{setting}/{run}"])
+
+
+def make_detectors(root: Path, objects: Sequence[str], shot: int, seed: int) -> Path:
+    """Make a detector of each few-shot checkpoint, without a word; return their folder."""
+    import calibrate
+
+    for name in objects:
+        with redirect_stdout(io.StringIO()):
+            calibrate.main(shared_flags(root, FEW, name, shot, seed))
+    return checkpoints(root, FEW)
 
 
 def draw(root: Path, objects: Sequence[str], shot: int) -> Path | None:
@@ -151,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> str:
     write_whole(options.root / "table.md", lambda partial: partial.write_text(text))
     picture = draw(options.root, options.objects, options.shot)
     written = filter(None, (options.root / "table.md", picture))
-    print(f"\n{text}\n{' '.join(map(str, written))}")
+    print(f"\n{text}\n{' '.join(map(str, written))}", flush=True)
+    folder = make_detectors(options.root, options.objects, options.shot, options.seed)
+    print(f"detectors, for predict.py and app.py: {folder}")
     return text
 
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset.catalog import case_pattern, object_name, object_noun
-from dataset.convert_sources import AUTO, LAYOUTS
 from dataset.layout import object_folder
 from mvfa.cli import command
 from mvfa.flags import SEED, Flags, Parser, number
 from mvfa.options import DEFAULT_SEED, SHOT_LISTS
+from preparation.convert_sources import AUTO, LAYOUTS
 
 SHOTS = (2, 4, 8, 16)
 FOLDER = {"type": Path, "metavar": "DIR"}
@@ -105,7 +105,7 @@ def add_check(parser: Parser) -> None:
 
 def check(options: argparse.Namespace) -> list[Path]:
     """Print what is found in the data of objects. Raises UserError; exits with 1 on errors."""
-    from dataset.audit import check_objects, write_report  # imports torch
+    from preparation.audit import check_objects, write_report  # imports torch
 
     report = check_objects(options.data_path, options.obj, options.fewshot_path, options.jobs)
     write_report(report, options.json)
@@ -150,8 +150,8 @@ def add_convert(parser: Parser) -> None:
 
 def convert(options: argparse.Namespace) -> list[Path]:
     """Convert a dataset, print what was done, and return the folder. Raises UserError."""
-    from dataset import convert as conversion  # imports torch
-    from dataset.convert_plan import Request, summary
+    from preparation import convert as conversion  # imports torch
+    from preparation.convert_plan import Request, summary
 
     request = Request(
         source=options.source,

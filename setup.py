@@ -19,11 +19,12 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 PACKAGE = "mvfa"
-FOLDERS = ("CLIP", "dataset", "scans", "synthetic", "prediction")
+FOLDERS = ("CLIP", "dataset", "scans", "synthetic", "preparation", "prediction")
 BOTTOM = ("errors", "utils", "loss", "prompt")
 SCRIPTS = (
     "predict",
     "calibrate",
+    "app",
     "prepare_data",
     "demo",
     "train_few",

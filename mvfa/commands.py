@@ -12,6 +12,7 @@ from errors import IN_WHEEL
 SCRIPTS = (
     "predict",
     "calibrate",
+    "app",
     "prepare_data",
     "demo",
     "train_few",

@@ -3,6 +3,9 @@
 The trainings are short, for a CPU.
 """
 
+from pathlib import Path
+
+DEMO_ROOT = Path("demo")  # where demo.py writes
 MODEL = "ViT-demo"
 IMAGE_SIZE = 120  # 12 x 12 patches
 MODEL_FLAGS = f"--model_name {MODEL} --img_size {IMAGE_SIZE}"

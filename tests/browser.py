@@ -1,4 +1,4 @@
-"""A headless Chromium that asks the network for nothing, for tests of the report's page."""
+"""A headless Chromium that asks the network for nothing, for tests of pages."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ needs_browser = pytest.mark.skipif(
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator:
-    """Start a selenium driver with its own empty profile."""
+def browser(profile: Path, *more: str) -> Iterator:
+    """Start a selenium driver with its own empty profile, and with more of Chromium's flags."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}", *more):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(

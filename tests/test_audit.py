@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.audit import check_objects, write_report
-from dataset.audit_files import Task, content_digest, look, look_at_all
-from dataset.audit_rules import PUBLISHED
 from dataset.catalog import BENCHMARK, CATALOG
 from dataset.layout import LABELS, SPLITS
 from dataset.pixels import read_pixels
 from errors import UserError
+from preparation.audit import check_objects, write_report
+from preparation.audit_files import Task, content_digest, look, look_at_all
+from preparation.audit_rules import PUBLISHED
 from prepare_data import main
 
 COUNT = 4  # images of each split and state

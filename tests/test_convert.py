@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.audit import check_objects
 from dataset.catalog import find_object
-from dataset.convert import convert, find_layout
-from dataset.convert_names import carry_cases, entry_cases, gives_back, unique_names, unite
-from dataset.convert_plan import Request, summary
-from dataset.convert_sources import Entry, place
-from dataset.convert_split import apportion, split_sides
 from dataset.draws import group_by_case
 from dataset.folder import list_split
 from dataset.layout import LABELS, SPLITS, image_folder, list_images
 from errors import UserError
+from preparation.audit import check_objects
+from preparation.convert import convert, find_layout
+from preparation.convert_names import carry_cases, entry_cases, gives_back, unique_names, unite
+from preparation.convert_plan import Request, summary
+from preparation.convert_sources import Entry, place
+from preparation.convert_split import apportion, split_sides
 from prepare_data import main
 
 SHAPE = (8, 10)

@@ -13,7 +13,9 @@ from CLIP import weight_files
 from CLIP.weights import model_config
 from dataset.catalog import CATALOG, object_info
 from dataset.folder import list_split
+from mvfa import Detector
 from mvfa.options import DEFAULT_SEED, FEW
+from prediction import app_options
 from synthetic.anatomy import PAINTERS
 from synthetic.images import write_demo
 from synthetic.network import NAME, demo_state
@@ -95,6 +97,16 @@ def test_calibrated_and_transductive_aurocs_agree(root, name):
     for granularity in ("image_auroc", "pixel_auroc"):
         assert calibrated[granularity] == pytest.approx(metrics[granularity], abs=0.02)
     assert (metrics["image_auroc"] < 0.99) == (name != "Liver")
+
+
+def test_detectors_are_made_and_app_finds_them(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    (path,) = app_options.parse([]).detectors
+    assert path.resolve() == root / "ckpt/few-shot/Liver-4shot.detector"
+    detector = Detector.load(path)
+    records = list_split(root / "data", object_info("Liver"), "test")
+    scores = [detector(record.image).score for record in records]
+    assert roc_auc_score([record.label for record in records], scores) >= 0.85
 
 
 def test_a_second_demo_keeps_the_images(root):

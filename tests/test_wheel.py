@@ -30,6 +30,7 @@ DATA = [  # a file of each kind that is no Python
     "CLIP/bpe_simple_vocab_16e6.txt.gz",
     "CLIP/model_configs/ViT-L-14-336.json",
     "prediction/templates/predictions.html.j2",
+    "preparation/assets.csv",
 ]
 LOADS = """
 import sys

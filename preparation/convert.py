@@ -13,8 +13,10 @@ import shutil
 from pathlib import Path
 
 from dataset.catalog import SETTINGS
-from dataset.convert_plan import Conversion, Request, plan, setting_lines, summary
-from dataset.convert_sources import (
+from dataset.layout import image_folder, mask_folder, object_folder
+from errors import UserError
+from preparation.convert_plan import Conversion, Request, plan, setting_lines, summary
+from preparation.convert_sources import (
     ABNORMAL_NAMES,
     AUTO,
     LAYOUTS,
@@ -25,7 +27,7 @@ from dataset.convert_sources import (
     read_mvtec,
     subfolders,
 )
-from dataset.convert_tables import (
+from preparation.convert_tables import (
     HAM_TABLE,
     ISIC_TABLE,
     find_table,
@@ -33,8 +35,6 @@ from dataset.convert_tables import (
     read_ham10000,
     read_isic2019,
 )
-from dataset.layout import image_folder, mask_folder, object_folder
-from errors import UserError
 from utils import writable
 
 TABLES = {"ham10000": HAM_TABLE, "isic2019": ISIC_TABLE}

@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 
-from dataset.audit_files import SIDE, ImageFacts, MaskFacts, same_shape
-from dataset.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
-from dataset.audit_rules import PUBLISHED
 from dataset.catalog import ANY, HALF
 from dataset.layout import ABNORMAL, LABELS, is_dicom_name
 from dataset.masks import FOREGROUND
+from preparation.audit_files import SIDE, ImageFacts, MaskFacts, same_shape
+from preparation.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
+from preparation.audit_rules import PUBLISHED
 
 MAJORITY = 0.5  # a size or mode is the usual one if more than this share of the images has it
 GREYS_SHOWN = 8

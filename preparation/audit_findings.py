@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dataset.audit_files import ImageFacts, MaskFacts
-from dataset.audit_folders import Group
 from dataset.catalog import ObjectInfo
+from preparation.audit_files import ImageFacts, MaskFacts
+from preparation.audit_folders import Group
 
 ERROR = "error"
 WARNING = "warning"

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from dataset.convert_sources import TRAIN, Entry
 from errors import UserError
+from preparation.convert_sources import TRAIN, Entry
 
 VALID = "valid"
 TEST = "test"

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataset.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
 from dataset.cases import read_case
 from dataset.draws import TAGS, group_by_case
 from dataset.layout import SPLITS
+from preparation.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
 
 LIST = re.compile(r"([1-9]\d*)-shot\.txt")
 LINE = re.compile(rf"([{''.join(TAGS.values())}])-(\d+)")

@@ -10,9 +10,9 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from dataset.cases import read_case
-from dataset.convert_sources import AUTO, Entry
 from dataset.draws import group_by_case
 from errors import UserError
+from preparation.convert_sources import AUTO, Entry
 
 NO = "no"
 DASHES = "--"  # between a case and a name

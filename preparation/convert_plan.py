@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dataset.audit_files import ImageFacts, MaskFacts, Task, cores, look_at_all, same_shape
-from dataset.audit_findings import plural
 from dataset.catalog import ANY, CATALOG, HALF, SETTINGS
-from dataset.convert_names import carry_cases, entry_cases, unique_names, unite
-from dataset.convert_sources import AUTO, Entry, Source, some
-from dataset.convert_split import TEST, VALID, split_sides
 from dataset.layout import LABELS, SPLITS
 from errors import UserError
+from preparation.audit_files import ImageFacts, MaskFacts, Task, cores, look_at_all, same_shape
+from preparation.audit_findings import plural
+from preparation.convert_names import carry_cases, entry_cases, unique_names, unite
+from preparation.convert_sources import AUTO, Entry, Source, some
+from preparation.convert_split import TEST, VALID, split_sides
 
 STATES = {label: state for state, label in LABELS.items()}
 

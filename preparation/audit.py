@@ -14,15 +14,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dataset.audit_files import ImageFacts, MaskFacts, Task, cores, look_at_all
-from dataset.audit_findings import ERROR, LEVELS, Contents, Finding, plural
-from dataset.audit_folders import Group, list_object, strangers
-from dataset.audit_lists import case_findings, list_findings
-from dataset.audit_pixels import duplicate_findings, image_findings, mask_findings, name_size
-from dataset.audit_rules import count_findings, folder_findings, pair_findings
 from dataset.catalog import CATALOG, ObjectInfo, existing_folder, find_object, has_masks
 from dataset.layout import object_folder, object_names
 from errors import UserError
+from preparation.audit_files import ImageFacts, MaskFacts, Task, cores, look_at_all
+from preparation.audit_findings import ERROR, LEVELS, Contents, Finding, plural
+from preparation.audit_folders import Group, list_object, strangers
+from preparation.audit_lists import case_findings, list_findings
+from preparation.audit_pixels import duplicate_findings, image_findings, mask_findings, name_size
+from preparation.audit_rules import count_findings, folder_findings, pair_findings
 
 HEADERS = ("object", "split", "state", "images", "masks", "size", "mode")
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from dataset.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
-from dataset.audit_folders import Group, Listing
 from dataset.catalog import ObjectInfo
 from dataset.layout import ABNORMAL, LABELS, SPLITS, SUFFIXES
+from preparation.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
+from preparation.audit_folders import Group, Listing
 
 
 class Published(NamedTuple):

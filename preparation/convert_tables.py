@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset.audit_findings import plural
-from dataset.convert_sources import (
+from dataset.layout import SUFFIXES, is_image
+from errors import UserError
+from preparation.audit_findings import plural
+from preparation.convert_sources import (
     FOLDER_LABELS,
     SPLIT_NAMES,
     Entry,
@@ -13,8 +15,6 @@ from dataset.convert_sources import (
     images_below,
     some,
 )
-from dataset.layout import SUFFIXES, is_image
-from errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

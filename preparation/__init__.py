@@ -1,0 +1,1 @@
+"""What prepare_data.py does: downloads, checks of the data, conversion to the layout."""
