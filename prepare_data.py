@@ -1,9 +1,13 @@
-"""Prepare the data of an object: check files, convert them to the layout, draw shots.
+"""Prepare data: download files, check them, convert them to the layout, draw shots.
 
     python prepare_data.py COMMAND --help
+    python prepare_data.py download clip Brain shots
     python prepare_data.py check --obj Brain
     python prepare_data.py convert thyroid.csv --obj Thyroid --noun "thyroid ultrasound"
     python prepare_data.py draw --obj Brain --draws 3 --overwrite
+
+`download` fetches weights, images, adapters and shot lists to where the scripts look for them,
+continues where it was broken off, and records the SHA-256 of each file.
 
 `check` decodes all images and masks of objects, and reports errors (exit status 1), warnings and
 notes. `convert` brings a CSV, MVTec's layout, BMAD's own, HAM10000 or ISIC 2019 to the layout.
@@ -21,14 +25,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from CLIP.weight_files import WEIGHTS, WEIGHTS_SHOWN, known_model
 from dataset.catalog import case_pattern, object_name, object_noun
 from dataset.layout import object_folder
+from errors import UserError
 from mvfa.cli import command
 from mvfa.flags import SEED, Flags, Parser, number
-from mvfa.options import DEFAULT_SEED, SHOT_LISTS
+from mvfa.options import CHECKPOINTS, DEFAULT_MODEL, DEFAULT_SEED, FEW, SHOT_LISTS
+from preparation.assets import APART, EVERYTHING, Places, assets
 from preparation.convert_sources import AUTO, LAYOUTS
 
 SHOTS = (2, 4, 8, 16)
+CLIP_FILE = known_model(DEFAULT_MODEL)["file"]
 FOLDER = {"type": Path, "metavar": "DIR"}
 
 
@@ -48,6 +56,48 @@ class Command(NamedTuple):
     add_flags: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], list[Path]]
     examples: tuple[str, ...]
+
+
+def add_download(parser: Parser) -> None:
+    """Add the flags of `download`."""
+    text = f"{EVERYTHING}: all but {', '.join(n for n, a in assets().items() if a.kind in APART)}; "
+    text += f"or some of {', '.join(assets())}"
+    parser.add_argument("names", nargs="+", metavar="NAME", help=text)
+    flags = Flags(parser, "places")
+    flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **FOLDER)
+    flags.add("fewshot_path", "folder of the shot lists", SHOT_LISTS, **FOLDER)
+    flags.add("ckpt_path", "folder of the authors' adapters", CHECKPOINTS[FEW].parent, **FOLDER)
+    file = {"type": Path, "metavar": "FILE"}
+    text = "CLIP's weight file"
+    flags.add("clip_path", text, shown=f"{WEIGHTS_SHOWN}/{CLIP_FILE}", **file)
+    flags = Flags(parser, "sources")
+    text = "folder on a server that has the files under their published names"
+    flags.add("mirror", text, "", metavar="URL", shown="the published addresses")
+    text = "a file that was fetched with a browser, or a folder of such files"
+    flags.add("from", text, type=Path, metavar="PATH", shown="over the network")
+    flags.yes_no("keep_archives", "keep archives after unpacking", False)
+    text = "take a file that differs from an earlier download of it"
+    parser.add_argument("--accept_new", action="store_true", help=text)
+
+
+def download(options: argparse.Namespace) -> list[Path]:
+    """Download files and return what was written. Raises UserError."""
+    from preparation.download import Request
+    from preparation.download import download as fetch
+
+    places = Places(
+        weights=options.clip_path or WEIGHTS / CLIP_FILE,
+        data=options.data_path,
+        checkpoints=options.ckpt_path,
+        lists=options.fewshot_path,
+    )
+    source = getattr(options, "from")
+    if source is not None and options.mirror:
+        raise UserError("--from and --mirror are two sources; leave one of them out")
+    if source is not None and not source.exists():
+        raise UserError(f"--from {source} does not exist; pass a file or a folder of files")
+    request = Request(places, options.mirror, source, options.accept_new, options.keep_archives)
+    return fetch(options.names, request)
 
 
 def add_draw(parser: Parser) -> None:
@@ -178,6 +228,12 @@ def convert(options: argparse.Namespace) -> list[Path]:
 
 
 COMMANDS = {
+    "download": Command(
+        "fetch weights, images, adapters and shot lists to their places",
+        add_download,
+        download,
+        ("clip Brain shots", "all --mirror https://files.example.org/mvfa", "Brain --from FILE"),
+    ),
     "check": Command(
         "look for faults in the data of objects: counts, masks, sizes, duplicates, shot lists",
         add_check,
@@ -209,7 +265,7 @@ COMMANDS = {
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line. Raises UserError. Needs no torch."""
     examples = [f"{name} {entry.examples[0]}" for name, entry in COMMANDS.items()]
-    parser = Parser("prepare_data.py", "Prepare the data of an object.", examples)
+    parser = Parser("prepare_data.py", "Download, check, convert and draw data.", examples)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, entry in COMMANDS.items():
         description = f"{entry.summary[0].upper()}{entry.summary[1:]}."

@@ -59,7 +59,9 @@ def weight_path(name: str | None, path: Path | None) -> Path:
         raise ValueError("a name or a path is needed")
     if file.is_file():
         return file
-    if model is not None and model["url"]:
+    if model is not None and "asset" in model:
+        remedy = f"run python prepare_data.py download {model['asset']}, or pass --clip_path FILE"
+    elif model is not None and model["url"]:
         remedy = f"download {model['url']} to there, or pass --clip_path FILE"
     elif name == "ViT-demo":
         remedy = "`mvfa-demo`" if IN_WHEEL else "`make demo` or `python -m synthetic.network`"

@@ -9,7 +9,6 @@ from dataset.folder import Record, record
 from dataset.layout import LABELS, image_folder, list_images
 from errors import UserError
 
-LISTS = "https://raw.githubusercontent.com/MediaBrain-SJTU/MVFA-AD/main/dataset/fewshot_seed"
 RANDOM_DRAW = -1  # the value of --iterate that draws instead of reading a list
 
 
@@ -143,7 +142,7 @@ def listed_shots(
     if not path.is_file():
         remedy = f"write it with python prepare_data.py draw --obj {info.name}"
         if info.benchmark:
-            remedy = f"get {LISTS}/{info.name}/{k}-shot.txt"
+            remedy = "run python prepare_data.py download shots"
         raise UserError(
             f"no shot list {path}; {remedy}, pass --fewshot_path DIR, or draw with --iterate -1"
         )

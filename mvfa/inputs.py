@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dataset.cases import places
 from dataset.catalog import ObjectInfo, find_object
 from dataset.check import Checked, check_records, check_scorable
 from dataset.folder import ImageSet
@@ -50,8 +51,8 @@ def training_objects(options: Options, target: ObjectInfo, world: World) -> list
         there = [name for name in object_names(data) if name != target.name]
         raise UserError(
             f"no folder {object_folder(data, missing[0])}: zero-shot training reads "
-            f"{' '.join(names)} (missing: {' '.join(missing)}); unpack the archives into {data}, "
-            f"or choose objects by --train_objects (there are: {' '.join(there) or 'none'})"
+            f"{' '.join(names)} (missing: {' '.join(missing)}); run python prepare_data.py "
+            f"download, or choose objects by --train_objects (there are: {' '.join(there) or 'none'})"
         )
     objects = [find_object(data, name) for name in names]
     note_objects(objects, world)
@@ -130,6 +131,7 @@ def load_test_set(options: Options, target: ObjectInfo, world: World) -> ImageSe
     No other object's folder is read. Raises UserError.
     """
     images = evaluation_set(options.data_path, target, options.img_size)
+    images.places = places(images.records, target, object_folder(options.data_path, target.name))
     note_other_files(options.data_path, [target], "test", world)
     name = f"test images of {target.name}"
     checked = check_images(images, name, world)

@@ -117,8 +117,8 @@ def choose_objects(data_path: Path, names: Sequence[str] | None) -> list[str]:
     everything = object_names(data_path)
     if not everything:
         raise UserError(
-            f"no folder {data_path}/<object>_AD; unpack the archives into {data_path}, or pass "
-            "--data_path DIR"
+            f"no folder {data_path}/<object>_AD; run python prepare_data.py download, or "
+            "pass --data_path DIR"
         )
     return everything
 

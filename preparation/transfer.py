@@ -92,6 +92,7 @@ def fetch(url: str, target: Path, title: str) -> Path:
     """
     import requests
 
+    check_scheme(url, url)
     part = Part(target)
     waits = iter(WAITS)
     furthest = part.size()

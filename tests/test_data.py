@@ -68,7 +68,9 @@ def test_every_image_format(tmp_path, suffix):
 
 
 def test_what_is_missing_is_named(tmp_path, demo_root):
-    with pytest.raises(UserError, match=r"no folder .*Liver_AD; unpack the archive of Liver"):
+    with pytest.raises(
+        UserError, match=r"no folder .*Liver_AD; run python prepare_data.py download Liver"
+    ):
         list_split(tmp_path, object_info("Liver"), "test")
     (tmp_path / "Liver_AD").mkdir()
     with pytest.raises(UserError, match=r"no images below .*Liver_AD/test; expected \.png"):
@@ -112,7 +114,7 @@ def test_bad_shot_lists_are_refused(demo_root, tmp_path):
     data = demo_root / "data"
     brain = object_info("Brain")
     with pytest.raises(
-        UserError, match=r"no shot list .*; get https://.*Brain/2-shot.txt, pass --fewshot_path"
+        UserError, match=r"no shot list .*; run python prepare_data.py download shots, pass --few"
     ):
         choose_shots(data, brain, 2, lists=tmp_path, seed=0)
     with pytest.raises(UserError, match="has 4 images; choose at most as many"):
