@@ -6,9 +6,18 @@ from io import StringIO
 from pathlib import Path
 
 from errors import UserError
-from preparation.transfer import CONNECT_TIMEOUT, READ_TIMEOUT, WAITS, Part, disk_errors, first_line
+from preparation.transfer import (
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    WAITS,
+    Part,
+    connection_reason,
+    disk_errors,
+    first_line,
+)
 
-PAGE = "https://drive.google.com/file/d/{}/view"
+HOST = "drive.google.com"
+PAGE = f"https://{HOST}/file/d/{{}}/view"
 
 
 def fetch_drive(file_id: str, target: Path, name: str) -> Path:
@@ -48,8 +57,10 @@ def fetch_drive(file_id: str, target: Path, name: str) -> Path:
             f"public); open it with a browser, save it and run python prepare_data.py {by_hand}"
         ) from error
     except (DownloadError, RequestException, LookupError, ValueError) as error:
+        unreachable = "ConnectionPool" in str(error)
+        reason = connection_reason(error, HOST) if unreachable else first_line(error)
         raise UserError(
-            f"{page} did not arrive ({first_line(error)}); the same command continues, or fetch it "
+            f"{page} did not arrive ({reason}); the same command continues, or fetch it "
             f"with a browser and run python prepare_data.py {by_hand}"
         ) from error
     return part.path
