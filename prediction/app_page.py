@@ -52,7 +52,7 @@ class Events:
         }
         fields.files.change(self.take, fields.files, everything, **quick).then(**score)
         for event in (fields.found.input, fields.detector.input, fields.again.click):
-            event(**score)
+            event(**score, trigger_mode="always_last")  # what was chosen last is shown in the end
         quick |= {"outputs": shown, "trigger_mode": "always_last"}
         fields.rule.input(self.on_case(self.by_rule), fields.rule, **quick)
         fields.threshold.input(self.on_case(self.by_value), fields.threshold, **quick)

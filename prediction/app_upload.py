@@ -102,9 +102,10 @@ def collect(files: Sequence[Path], folder: Path, limits: Limits) -> list[Source]
             f"{size / MEGABYTE:.0f} MB were uploaded; at most {limits.uploaded / MEGABYTE:.0f} are "
             "allowed: choose fewer files, or start app.py with a higher --max_mb"
         )
+    left = limits.unpacked
     for path in files:
         if path.suffix.lower() == ".zip":
-            unpack(path, free_name(folder, path.stem), limits.unpacked)
+            left = unpack(path, free_name(folder, path.stem), left)
         else:
             link(path, free_name(folder, path.name))
     found = find([folder], folder / "nothing")
@@ -143,8 +144,8 @@ def link(path: Path, target: Path) -> None:
 # -------------------------------------------------------------------- zip files
 
 
-def unpack(archive: Path, folder: Path, most: int) -> None:
-    """Unpack a zip file into a new folder. Raises UserError.
+def unpack(archive: Path, folder: Path, most: int) -> int:
+    """Unpack a zip file into a new folder; return how much of `most` is left. Raises UserError.
 
     At most `most` bytes are written, whatever the file says of itself. Links, devices, names that
     lead out of the folder and encrypted files are refused; hidden files are skipped.
@@ -162,6 +163,7 @@ def unpack(archive: Path, folder: Path, most: int) -> None:
     except ZIP_ERRORS as error:
         reason = str(error).split("\n")[0][:80]
         raise UserError(f"{archive.name} cannot be unpacked ({reason}); zip it again") from error
+    return most
 
 
 def plain_entries(

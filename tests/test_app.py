@@ -350,6 +350,29 @@ def test_another_detector_scores_the_same_files(page, made, tiny_path):
 
 
 @needs_browser
+def test_quick_changes_end_with_the_last_choice(page, made, tiny_path, monkeypatch):
+    upload(page, made / "0.png")
+    wait_for_name(page, "0.png")
+    scored = []
+
+    def slowly(workshop, shown_page, source, path, *more):
+        time.sleep(0.7)
+        scored.append(path.stem)
+        return at_once(workshop, shown_page, source, path, *more)
+
+    at_once = app_work.Workshop.score
+    monkeypatch.setattr(app_work.Workshop, "score", slowly)
+    for title in ("Chest", "Brain"):
+        choose(page, "detector", title)
+    deadline = time.monotonic() + 10
+    while scored[-1:] != ["Brain-4shot"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    wait(page, "!document.querySelector('#caption').textContent.includes('no contour is drawn')")
+    expected = loaded(made, tiny_path, "Brain-4shot")(made / "0.png")
+    assert facts(page)["score"] == f"{expected.score:.4f}"
+
+
+@needs_browser
 def test_a_volume_has_a_slider_and_the_score_of_each_slice(page, made, tiny_path):
     upload(page, made / "head.nii.gz")
     wait_for_name(page, "head.nii.gz")

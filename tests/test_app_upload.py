@@ -121,6 +121,15 @@ def test_a_zip_bomb_stops_at_the_limit(tmp_path, folder):
     assert sum(p.stat().st_size for p in folder.rglob("*.png")) <= LIMITS.unpacked + 2 * MEGABYTE
 
 
+def test_several_zip_files_share_the_limit(tmp_path, folder):
+    archives = [
+        zipped(tmp_path / f"{k}.zip", *((f"{i}.png", bytes(MEGABYTE // 2)) for i in range(3)))
+        for k in range(2)
+    ]
+    with pytest.raises(UserError, match="unpacks to more than is allowed"):
+        collect(archives, folder, LIMITS)
+
+
 def test_a_zip_file_that_lies_about_its_sizes_is_refused(tmp_path):
     """Sizes of both headers say 10 bytes; the content has 5 million."""
     archive = zipped(tmp_path / "liar.zip", ("a.png", bytes(5_000_000)))
