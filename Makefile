@@ -33,4 +33,4 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	touch $@
 
 clean:  # never results or checkpoints of real runs
-	rm -rf demo .cache .pytest_cache .ruff_cache .mypy_cache
+	rm -rf demo demo-* .cache .pytest_cache .ruff_cache .mypy_cache

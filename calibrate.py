@@ -30,10 +30,12 @@ from mvfa.environment import set_up
 from mvfa.forms import adapter_form, clip_arguments, memory_arguments
 from mvfa.inputs import load_shots, target_object
 from mvfa.loaders import Loaders
+from mvfa.locks import exclusive
 from mvfa.text_cache import cached_text_features
 from utils import set_seed
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Path:
     """Make a detector from adapters and shots, calibrate it and write it; return its file."""
     options = start("calibrate", argv)

@@ -9,7 +9,6 @@ nothing: they show that the program works, not how well the method does.
 
 import argparse
 import io
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -21,7 +20,14 @@ from errors import UserError
 from mvfa.cli import command
 from mvfa.flags import SEED, Flags, Parser
 from mvfa.options import CHECKPOINTS, DEFAULT_SEED, FEW, ZERO
-from synthetic.settings import DEMO_ROOT, MODEL_FLAGS, TRAINING_FLAGS
+from synthetic.settings import (
+    DEMO_ROOT,
+    DEPTHS,
+    MODEL_FLAGS,
+    PLAIN,
+    TRAINING_FLAGS,
+    demo_root,
+)
 
 if TYPE_CHECKING:
     from mvfa.evaluation import Evaluation
@@ -40,38 +46,79 @@ UNITS = (
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
-    examples = ("", "--objects Brain Chest --shot 2 --root /tmp/demo")
+    examples = ("", "--objects Brain Chest --shot 2 --root /tmp/demo", "--depth planted")
     parser = Parser("demo.py", "Run everything on synthetic images.", examples)
     flags = Flags(parser, "demo")
-    flags.add("root", "everything is written there", DEMO_ROOT, type=Path, metavar="DIR")
+    shown = f"{DEMO_ROOT}; with a --depth {demo_root('<depth>')}"
+    flags.add("root", "everything is written there", shown=shown, type=Path, metavar="DIR")
     flags.add("objects", "which ones", PAPER_ORDER, nargs="+", choices=PAPER_ORDER, metavar="OBJ")
     flags.add("shot", "normal and abnormal images to learn from", 4, type=int, choices=SHOTS)
     flags.add("seed", "of adapters and shuffling", DEFAULT_SEED, type=SEED)
-    return parser.parse_args(argv)
+    add_depth(flags)
+    options = parser.parse_args(argv)
+    options.root = options.root or demo_root(options.depth)
+    return options
 
 
-def prepare(root: Path) -> None:
+def add_depth(flags: Flags) -> None:
+    """Add which cases and slices the images are of."""
+    flags.add(
+        "depth",
+        "names of the images; none: numbers; random: <case>_<slice>; planted: also, and abnormal "
+        "slices lie in the middle, so that names alone tell the label",
+        PLAIN,
+        choices=DEPTHS,
+    )
+
+
+def prepare(root: Path, depth: str = PLAIN) -> None:
     """Write the weights, and the images unless they exist: all of them or none.
 
-    Raises UserError if some of them exist.
+    Raises UserError if some of them exist, or all with another depth.
     """
     from synthetic.anatomy import PAINTERS
-    from synthetic.images import write_demo
+    from synthetic.images import depth_of, write_demo
     from synthetic.network import write_demo_weights
+    from utils import part_of, sweep
 
+    sweep(root)
     write_demo_weights()  # always: it takes two seconds, and an older program's file would not fit
     existing = [name for name in FOLDERS if (root / name).exists()]
-    if len(existing) == 1:
-        remedy = "remove it or choose another --root"
-        raise UserError(f"{root / existing[0]} is not a demo set of this program; {remedy}")
-    if existing:
+    if existing == list(FOLDERS):
+        if depth_of(root / "data") != depth:
+            raise UserError(
+                f"{root} holds a demo of --depth {depth_of(root / 'data')}, not {depth}; choose "
+                "another --root"
+            )
         return
+    if FOLDERS[-1] in existing:
+        raise not_a_demo_set(root / FOLDERS[-1])
     print(f"painting the images of {len(PAINTERS)} objects into {root}", flush=True)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".part-") as part:
-        write_demo(Path(part), shots=SHOTS)
+    with part_of(root / FOLDERS[-1]) as part:
+        write_demo(part, shots=SHOTS, depth=depth)
+        for name in existing:  # of a run that was killed before it moved the last
+            if not equal_folders(part / name, root / name):
+                raise not_a_demo_set(root / name)
         for name in FOLDERS:
-            (Path(part) / name).rename(root / name)
+            if name not in existing:
+                (part / name).rename(root / name)
+
+
+def not_a_demo_set(folder: Path) -> UserError:
+    """Return the error for a folder that would be replaced."""
+    remedy = "remove it or choose another --root"
+    return UserError(f"{folder} is not a demo set of this program; {remedy}")
+
+
+def equal_folders(one: Path, other: Path) -> bool:
+    """Return whether two folders hold files of the same names and bytes."""
+    names = [
+        sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file())
+        for top in (one, other)
+    ]
+    return names[0] == names[1] and all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in names[0]
+    )
 
 
 def scripts(setting: str) -> tuple[Callable[[list[str]], object], Callable[..., "Evaluation"]]:
@@ -164,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     options = parse(argv)
     from utils import write_whole
 
-    prepare(options.root)
+    prepare(options.root, options.depth)
     rows = {}
     for setting, title in ((FEW, f"few-shot ({options.shot}-shot)"), (ZERO, "zero-shot")):
         rows[title] = {

@@ -11,6 +11,11 @@ when the same command is given again. Research software, not a medical device.
 import sys
 from collections.abc import Sequence
 
+from mvfa.process import after_imports, before_imports, end
+
+if __name__ == "__main__":
+    before_imports()
+
 from errors import UserError
 from mvfa.cli import command
 from prediction.start import log_name, settings, start
@@ -18,8 +23,7 @@ from prediction.start import log_name, settings, start
 if __name__ == "__main__":
     command(start)  # help and mistakes come before the imports below, which take seconds
 
-from filelock import FileLock, Timeout
-
+from mvfa.locks import exclusive, hold_folder
 from prediction.discovery import find
 from prediction.finish import finish
 from prediction.loading import load_detector
@@ -30,48 +34,47 @@ from prediction.run import Run
 from utils import writable
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Summary:
     """Score what was not scored before; write and return the summary of all."""
     options, about = start(argv)
     quiet_readers()
     writable(options.out, "-o")
+    hold_folder(options.out, "-o")
+
+    # what there is to score, less what an earlier run has scored
+    found = find(options.input, options.out, series=options.series)
+    others = found.describe_others()
+    if not found.sources:
+        raise UserError(f"-i: nothing to score; {others or 'the folders are empty'}")
+    detector = load_detector(options, found.sources)
+    if options.overwrite:
+        clear(options.out)
+    if begin(options.out, settings(options, about)):
+        done = finished(options.out)
+        found.sources = [s for s in found.sources if s.name not in done]
+        print(f"note: going on, {len(done)} were scored before", file=sys.stderr)
+
+    # score them here, or in jobs
     try:
-        with FileLock(options.out / ".lock", blocking=False):
-            # what there is to score, less what an earlier run has scored
-            found = find(options.input, options.out, series=options.series)
-            others = found.describe_others()
-            if not found.sources:
-                raise UserError(f"-i: nothing to score; {others or 'the folders are empty'}")
-            detector = load_detector(options)
-            if options.overwrite:
-                clear(options.out)
-            if begin(options.out, settings(options, about)):
-                done = finished(options.out)
-                found.sources = [s for s in found.sources if s.name not in done]
-                print(f"note: going on, {len(done)} were scored before", file=sys.stderr)
+        if options.cluster or options.jobs > 1:
+            from prediction.shards import submit
 
-            # score them here, or in jobs
-            try:
-                if options.cluster or options.jobs > 1:
-                    from prediction.shards import submit
-
-                    submit(options, len(found.sources))
-                else:
-                    Run(detector, options, options.out / log_name())(found.sources)
-            except (KeyboardInterrupt, UserError):
-                write_table(options.out)  # what is there so far
-                print("note: the same command goes on with what is missing", file=sys.stderr)
-                raise
-            assert detector.rule is not None
-            return finish(detector, options, detector.rule.sentences, others)
-    except Timeout as error:
-        raise UserError(f"another run writes to {options.out}; pass another -o DIR") from error
+            submit(options, len(found.sources))
+        else:
+            Run(detector, options, options.out / log_name())(found.sources)
+    except (KeyboardInterrupt, UserError):
+        write_table(options.out)  # what is there so far
+        print("note: the same command goes on with what is missing", file=sys.stderr)
+        raise
+    assert detector.rule is not None
+    return finish(detector, options, detector.rule.sentences, others)
 
 
 def run() -> None:
-    """Run `main`; exit with status 1 if a file could not be scored."""
-    if main().failures:
-        sys.exit(1)
+    """Run `main` and end the process, with status 1 if a file could not be scored."""
+    after_imports()
+    end(1 if main().failures else 0)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,9 @@ def case_rule(text: str) -> str:
 
 def add_convert(parser: Parser) -> None:
     """Add the flags of `convert`."""
-    text = "a CSV with the columns image and label (mask, case, split), or a dataset's folder"
+    text = (
+        "a CSV with the columns image and label (mask, case, slice, split), or a dataset's folder"
+    )
     parser.add_argument("source", type=Path, metavar="SOURCE", help=text)
     text = "name of the object"
     parser.add_argument("--obj", required=True, type=object_name, metavar="NAME", help=text)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from mvfa.cli import command
+from mvfa.locks import exclusive, hold_folder
 from report.arguments import Request, parse
-from report.experiments import table_specs
+from report.experiments import SHORTCUTS, table_specs
 from report.study import DONE, FAILED, MISSING, Study
 
 # torch, pandas, plotly and the scripts are slow to import: help and mistakes come before them
@@ -73,13 +74,17 @@ def planned_cells(request: Request) -> "list[PlannedCell]":
     ]
 
 
-def print_plan(planned: "Sequence[PlannedCell]", demo: bool) -> Study:
+def print_plan(planned: "Sequence[PlannedCell]", request: Request) -> Study:
     """Print what would run and what is missing; returns a study without cells."""
     for spec, _, test, missing in planned:
         state = "done" if test.done else missing or "to run"
         run = f"{spec.table:9} {spec.obj:15} seed {spec.seed} draw {spec.draw}"
         print(f"{run} {spec.row}: {state}")
-    return Study("plan", demo, (), ())
+    if SHORTCUTS in request.options.tables:
+        from report.shortcuts import plan
+
+        print(*plan(request.options.data_path, request.options.objects, request.root), sep="\n")
+    return Study("plan", request.demo, (), ())
 
 
 def run_all(planned: "Sequence[PlannedCell]", request: Request) -> dict[Path, str]:
@@ -110,10 +115,18 @@ def load_study(
         for spec, train, test, missing in planned
     )
     title = "MVFA on demo images" if request.demo else "MVFA: tables and figures"
-    specs = table_specs(request.options)
-    return Study(title, request.demo, specs, cells, request.command, study_settings(cells))
+    shortcuts = {}
+    options = request.options
+    if SHORTCUTS in options.tables:
+        from report.shortcuts import all_shortcuts
+
+        shortcuts = all_shortcuts(options.data_path, options.objects, request.root)
+    settings = study_settings(cells)
+    specs = table_specs(options)
+    return Study(title, request.demo, specs, cells, request.command, settings, shortcuts)
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Study:
     """Run what is not done, write the report, and return what it shows."""
     request = parse(argv)
@@ -125,13 +138,14 @@ def main(argv: Sequence[str] | None = None) -> Study:
         from utils import writable
 
         writable(request.root, "--root")
+        hold_folder(request.root, "--root")
     if request.demo:
         import demo
 
-        demo.prepare(request.root)
+        demo.prepare(request.root, request.depth)
     planned = planned_cells(request)
     if request.plan:
-        return print_plan(planned, request.demo)
+        return print_plan(planned, request)
     study = load_study(planned, run_all(planned, request), request)
     from report.page import write_report
 

@@ -19,17 +19,20 @@ from dataset.medical_few import Support
 from dataset.shots import Shots
 from mvfa.calibrated import evaluate_calibrated, known_images, show_calibrated
 from mvfa.checkpoint import load_adapters
+from mvfa.disjoint import evaluate_disjoint
 from mvfa.engine import build_memory, predict
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.forms import adapter_form, clip_arguments, memory_arguments, score_arguments
 from mvfa.inputs import load_shots, load_test_set, target_object
 from mvfa.loaders import Loaders
+from mvfa.locks import exclusive
 from mvfa.results import show_aurocs, write_test_results
 from mvfa.text_cache import cached_text_features
 from utils import set_seed
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Score the test split and write the results; return its evaluation."""
     options = start("test_few", argv)
@@ -64,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     # the same with constants of images that are not tested (docs/calibration.md)
     calibrated = evaluate_calibrated(predictions, known, model, loaders, text, bank)
     show_calibrated(options, env.world, calibrated)
+
+    # and without the images of cases that gave a shot (docs/trust.md)
+    disjoint = evaluate_disjoint(options, env.world, predictions, test_set, shots, target)
     write_test_results(
         options,
         env,
@@ -74,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         adapters,
         shots=shots.names(),
         calibrated=calibrated and calibrated.as_dict(),
+        disjoint_cases=disjoint,
     )
     return evaluation
 

@@ -21,11 +21,13 @@ from mvfa.evaluation import Evaluation, evaluate
 from mvfa.forms import adapter_form, clip_arguments, score_arguments
 from mvfa.inputs import load_test_set, target_object
 from mvfa.loaders import Loaders
+from mvfa.locks import exclusive
 from mvfa.results import show_aurocs, write_test_results
 from mvfa.text_cache import cached_text_features
 from utils import set_seed
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Score the test split and write the results; return its evaluation."""
     options = start("test_zero", argv)

@@ -35,13 +35,16 @@ from mvfa.forms import (
 )
 from mvfa.inputs import load_shots, load_test_set, load_valid_sets, target_object
 from mvfa.loaders import Loaders
+from mvfa.locks import exclusive
 from mvfa.packing import packed_steps
 from mvfa.results import show_aurocs, write_training_results
+from mvfa.resume import Progress, records_of
 from mvfa.selection import Selection
 from mvfa.text_cache import cached_text_features
 from utils import set_seed
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Train and test; return the evaluation of the adapters that are kept."""
     options = start("train_few", argv)
@@ -81,26 +84,27 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
     selection = Selection(recipe.select)
-    losses = []
-    for epoch in range(1, options.epoch + 1):
-        show(f"epoch  {epoch - 1} :", env.world)  # the released code counts from 0
+    data = [*shots.normal, *shots.abnormal, *test_set.records, *records_of(valid_sets)]
+    progress = Progress(options, env, kept, trainer, generator, selection, data)
+    for epoch in progress.epochs():  # of a training that was stopped, those that are left
+        show(f"epoch  {epoch} :", env.world)
         order = torch.randperm(len(train_set), generator=generator).tolist()
         with fast_steps:
-            loss = train(trainer, train_loader, {target.noun: text}, order, f"epoch {epoch}")
-        losses.append(loss)
+            loss = train(trainer, train_loader, {target.noun: text}, order, f"epoch {epoch + 1}")
+        progress.losses.append(loss)
         show(f"Loss:  {loss:.6f}", env.world)
-        last = epoch == options.epoch
+        last = epoch + 1 == options.epoch
         if selection.skips(last=last):
             continue
         bank = memory_bank()
         test = partial(score, test_loader, bank)
         valid = [partial(score, loader, bank) for loader in valid_loaders]
-        tested = selection.assess(epoch, kept, test, valid, last=last)
+        tested = selection.assess(epoch + 1, kept, test, valid, last=last)
         show_aurocs(options, env, tested, "Best result\n" if selection.is_best else "")
 
     show_aurocs(options, env, selection.finish(kept, lambda: score(test_loader, memory_bank())))
     return write_training_results(
-        options, env, clip.weight_file, kept, selection, test_set, losses, shots
+        options, env, clip.weight_file, kept, selection, test_set, progress, shots
     )
 
 

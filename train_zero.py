@@ -28,12 +28,7 @@ from mvfa.engine import Trainer, predict, train
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.features import FeatureLoader
-from mvfa.forms import (
-    adapter_form,
-    clip_arguments,
-    objective,
-    score_arguments,
-)
+from mvfa.forms import adapter_form, clip_arguments, objective, score_arguments
 from mvfa.inputs import (
     load_test_set,
     load_training_set,
@@ -42,14 +37,17 @@ from mvfa.inputs import (
     training_objects,
 )
 from mvfa.loaders import Loaders
+from mvfa.locks import exclusive
 from mvfa.packing import packed_steps
 from mvfa.results import show_aurocs, write_training_results
+from mvfa.resume import Progress, records_of
 from mvfa.schedule import split
 from mvfa.selection import Selection
 from mvfa.text_cache import cached_text_by_noun
 from utils import set_seed
 
 
+@exclusive
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Train and test; return the evaluation of the adapters that are kept."""
     options = start("train_zero", argv)
@@ -95,21 +93,25 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         best = f"best epoch found: epoch {int(epoch)} batch {step}\n"
         show_aurocs(options, env, tested, best if selection.is_best else "")
 
-    losses = []
-    for epoch in range(options.epoch):
-        show(f"epoch {epoch} :", env.world)  # the released code counts from 0
+    data = [*train_set.records, *test_set.records, *records_of(valid_sets)]
+    progress = Progress(options, env, kept, trainer, generator, selection, data)
+    if progress.resumed:  # features are cached as they were, in the batches of the first epoch
+        train_loader.fill_steps(progress.first_order(len(train_set)))
+    for epoch in progress.epochs():  # of a training that was stopped, those that are left
+        show(f"epoch {epoch} :", env.world)
         order = torch.randperm(len(train_set), generator=generator).tolist()
-        loss = 0.0
-        for part in split(order, options.batch_size * env.world.size):
+        for part in progress.parts(split(order, options.batch_size * env.world.size)):
             assess(epoch + part.done, part.step)
             with fast_steps:
                 part_loss = train(trainer, train_loader, text, part.images, f"epoch {epoch + 1}")
-            loss += part_loss * len(part.images) / len(order)
-        losses.append(loss)
-        show(f"Loss:  {loss:.6f}", env.world)
+            progress.loss += part_loss * len(part.images) / len(order)
+        progress.losses.append(progress.loss)
+        show(f"Loss:  {progress.loss:.6f}", env.world)
     assess(options.epoch, 0, last=True)  # not in the released code
     show_aurocs(options, env, selection.finish(kept, test))
-    return write_training_results(options, env, clip.weight_file, kept, selection, test_set, losses)
+    return write_training_results(
+        options, env, clip.weight_file, kept, selection, test_set, progress
+    )
 
 
 if __name__ == "__main__":

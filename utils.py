@@ -7,12 +7,19 @@ pixels.
 import math
 import os
 import pickle
+import platform
 import random
-from collections.abc import Callable
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,9 +37,14 @@ LOAD_ERRORS = (
     TypeError,
     pickle.UnpicklingError,
 )
+PART = re.compile(r"\.mvfa-(?P<machine>[\w.]+)-(?P<process>\d+)-\d+\.part")  # of `part_path`
+FOREIGN_PART_SECONDS = 86_400  # age from which a part of another machine counts as left over
 ROTATIONS = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)  # in radians
 # (x, y) in half image sides
 SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))
+
+_part_numbers = count()
+_own_parts: set[str] = set()  # names of those that this process is writing
 
 
 def set_seed(seed: int) -> torch.Generator:
@@ -73,24 +85,102 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file atomically: call `write` with a temporary path, then rename.
+@cache
+def machine() -> str:
+    """Return the name of this machine and, on Linux, the number of its process name space.
 
-    Readers see either the old file or the new one, never a part. Missing parent folders are made.
+    Containers have spaces of their own, where the same process number is another process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    name = re.sub(r"[^\w.]", "_", platform.node()) or "unknown"
     try:
-        write(partial)
-        partial.replace(path)
+        space = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:
+        return name
+    return f"{name}.{space}"
+
+
+def part_path(target: Path) -> Path:
+    """Return a temporary path beside `target`, whose name says which process writes there."""
+    return target.with_name(f".mvfa-{machine()}-{os.getpid()}-{next(_part_numbers)}.part")
+
+
+def is_left_over(path: Path) -> bool:
+    """Return whether a path is that of a part whose writer no longer runs.
+
+    Whether a process of another machine runs is not known: its parts count after a day.
+    """
+    found = PART.fullmatch(path.name)
+    if found is None:
+        return False
+    if found["machine"] != machine():
+        with suppress(OSError):
+            return time.time() - path.lstat().st_mtime > FOREIGN_PART_SECONDS
+        return False
+    if int(found["process"]) == os.getpid():
+        return path.name not in _own_parts
+    return not psutil.pid_exists(int(found["process"]))
+
+
+def sweep(folder: Path, *, below: bool = False) -> None:
+    """Remove the parts that killed processes left in a folder and, if asked, in those below it."""
+    with suppress(OSError):
+        for path in list(folder.rglob("*") if below else folder.iterdir()):
+            if is_left_over(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Return when the system has brought a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def part_of(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; what is still there at the end is removed.
+
+    Missing parent folders are made. A part that a killed process leaves is removed by `sweep`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_path(target)
+    _own_parts.add(part.name)
+    try:
+        yield part
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+        _own_parts.discard(part.name)
+
+
+def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bool = True) -> None:
+    """Write a file atomically: call `write` with a temporary path, flush, rename, flush the folder.
+
+    Readers see either the old file or the new one, never a part, also after a power failure.
+    Missing parent folders are made. Of several files in a row only the last needs `flush_folder`:
+    file systems keep the order of renames.
+    """
+    with part_of(path) as part:
+        write(part)
+        flush(part)
+        part.replace(path)
+    if flush_folder:
+        with suppress(OSError):  # some systems cannot open a folder
+            flush(path.parent)
 
 
 def writable(folder: Path, flag: str) -> None:
     """Create a folder and check that it is writable, so that a run does not fail at its end.
 
-    `flag` is the command-line flag that the folder came from, for the message. Raises UserError.
+    Parts that killed processes left there are removed. `flag` is the command-line flag that the
+    folder came from, for the message. Raises UserError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +190,7 @@ def writable(folder: Path, flag: str) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"{flag} {folder} is not writable; choose another")
+    sweep(folder)
 
 
 @cache

@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from CLIP.tokenizer import tokenize
-
 HEAD_WIDTH = 64  # every published CLIP transformer has heads of this width
 
 
@@ -254,6 +252,8 @@ class CLIP(nn.Module):
         Sentences of equal length are encoded together, without padding. Raises ValueError if a
         sentence is longer than the context.
         """
+        from CLIP.tokenizer import tokenize  # slow; text features are mostly read from a file
+
         tokens = tokenize(sentences, self.config.context_length)  # [B, T]
         lengths = tokens.argmax(dim=1) + 1  # [B]; the end token has the highest id
         features = torch.empty(len(tokens), self.config.embed_dim, device=self.device)

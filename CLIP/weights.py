@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from CLIP.hashing import hash_ahead
+from CLIP.late import convert_late, late_names
 from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower, cast_blocks
 from CLIP.transformers_names import from_transformers, is_transformers
 from CLIP.weight_files import check_published, check_runnable, known_model, weight_path
@@ -170,6 +171,7 @@ def create_model(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     trust_weights: bool = False,
+    late: bool = False,
 ) -> CLIP:
     """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
 
@@ -185,6 +187,8 @@ def create_model(
         precision: type of the blocks' matrices, a key of DTYPES; everything else is float32. The
             text weights take these types while sentences are encoded (`CLIP.text_dtype`).
         trust_weights: allow a TorchScript archive that is not a published one.
+        late: on a CPU in fp32, convert the blocks' matrices when they are used (CLIP.late): a
+            single image is ready earlier, and no result changes.
 
     Raises:
         UserError: the file is missing, damaged, not trusted or of another shape, or the image
@@ -203,6 +207,7 @@ def create_model(
         device=torch.device(device),
         precision=precision,
         trusted=trust_weights,
+        late=late and precision == "fp32" and torch.device(device).type == "cpu",
     )
 
 
@@ -216,6 +221,7 @@ def load_network(
     device: torch.device,
     precision: str,
     trusted: bool,
+    late: bool,
 ) -> CLIP:
     """Load the network of `create_model`; the last one is cached."""
     state = read_state(file, trusted)
@@ -240,12 +246,17 @@ def load_network(
     model.visual.positional_embedding = torch.nn.Parameter(
         torch.empty_like(positions, device="meta")
     )
+    left = late_names(state) if late else set()
     weights = {
-        key: value.float() if key.startswith("visual.") else value for key, value in state.items()
+        key: value.float() if key.startswith("visual.") and key not in left else value
+        for key, value in state.items()
     }
     model.load_state_dict(weights, assign=True)
     model.eval().requires_grad_(False)
     model.file = file
     model.text_dtype = DTYPES[precision]
-    cast_blocks(model.visual.transformer, DTYPES[precision])
+    if left:
+        convert_late(model.visual.transformer)
+    else:
+        cast_blocks(model.visual.transformer, DTYPES[precision])
     return model.to(device)

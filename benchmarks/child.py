@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 REPORT = "REPORT "  # start of the last line
+TEST_BATCH = 8  # images, of test_few.py on a CPU
+WARM_UP = 2  # images
 
 
 def peak_memory() -> int:
@@ -100,6 +102,56 @@ def read_weights(weights: str) -> dict[str, float]:
     return {}
 
 
+def score_as_test_few(detector: str, weights: str, data: str, count: str) -> dict[str, float]:
+    """Score `count` test images as test_few.py does, with the model and the bank of a detector.
+
+    Some images, which are not counted, come first. What precedes and follows the loop, as the
+    memory bank and the metrics, is left out.
+    """
+    from dataset.catalog import object_info
+    from dataset.folder import ImageSet
+    from dataset.medical_few import evaluation_set
+    from mvfa.detector import Detector
+    from mvfa.engine import predict
+    from mvfa.features import FeatureLoader
+
+    known = Detector.load(detector, clip_path=weights)
+    side = known.settings.img_size
+    records = evaluation_set(Path(data), object_info("Brain"), side).records
+    seconds = []
+    for number in (WARM_UP, int(count)):
+        start = time.perf_counter()
+        images = ImageSet(records[:number], side)
+        loader = FeatureLoader(images, known.model, device=known.device, batch_size=TEST_BATCH)
+        predict(known.model, loader, known.text, known.bank, masks=True, form=known.form)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds[-1]}
+
+
+def score_as_predict(
+    detector: str, weights: str, out: str, count: str, *inputs: str
+) -> dict[str, float]:
+    """Score `count` images as predict.py does, and write their overlays, maps and records.
+
+    Some images, which are not counted, come first. Flags, loading and the page are left out.
+    """
+    from prediction.discovery import find
+    from prediction.loading import load_detector
+    from prediction.options import parse
+    from prediction.run import Run
+
+    options = parse(["-i", *inputs, "-o", out, "--detector", detector, "--clip_path", weights])
+    options.out.mkdir()
+    sources = find(options.input, options.out).sources[: int(count)]
+    score = Run(load_detector(options, sources), options, options.out / "rows.jsonl")
+    seconds = []
+    for chosen in (sources[:WARM_UP], sources):
+        start = time.perf_counter()
+        score(chosen)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds[-1]}
+
+
 def run(module: str, *arguments: str) -> dict[str, float]:
     """Run a module's main."""
     importlib.import_module(module).main(list(arguments))
@@ -108,7 +160,16 @@ def run(module: str, *arguments: str) -> dict[str, float]:
 
 TASKS: dict[str, Callable[..., dict[str, float]]] = {
     task.__name__: task
-    for task in (start_baseline, start_ours, metrics_baseline, metrics_ours, read_weights, run)
+    for task in (
+        start_baseline,
+        start_ours,
+        metrics_baseline,
+        metrics_ours,
+        read_weights,
+        score_as_test_few,
+        score_as_predict,
+        run,
+    )
 }
 
 

@@ -47,7 +47,9 @@ class ObjectInfo:
         mask_rule: which mask pixels are foreground: "half" (grey > 127) or "any" (grey > 0).
         intensity: how values of more than 8 bit become 8 bit.
         cases: regular expression with a group `case` (the patient), and perhaps a group `slice`,
-            that matches file names without their suffix; "": the rule of dataset/draws.py.
+            that matches file names without their suffix; "": those of `names`, else the general
+            rule, see dataset/cases.py.
+        names: the same of the benchmark's own file names; "": they show no case, or how is unknown.
         notes: lines that a run says about it.
 
     """
@@ -61,6 +63,7 @@ class ObjectInfo:
     mask_rule: str = HALF
     intensity: Intensity = DEFAULT
     cases: str = ""
+    names: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,13 +76,20 @@ class ObjectInfo:
         }
 
 
+# Patterns of the authors' file names, as their shot lists have them. Those of Chest (an identifier
+# for each image) and Histopathology (a number) show no case.
+SLICES = r"(?P<case>\d+)_(?P<slice>\d+)"  # 00003_60, 4_487
+OCT_NUMBERS = r"[A-Z]+-(?P<case>\d+)-\d+"  # NORMAL-5171640-1: patient, number of the image
+
 CATALOG = {
     info.name: info
     for info in (
-        ObjectInfo("Brain", "Brain", True, 3_715, 83, benchmark=True),
-        ObjectInfo("Liver", "Liver", True, 1_493, 166, benchmark=True),
-        ObjectInfo("Retina_RESC", "retinal OCT", True, 1_805, 115, benchmark=True),
-        ObjectInfo("Retina_OCT2017", "retinal OCT", False, 968, 32, benchmark=True),
+        ObjectInfo("Brain", "Brain", True, 3_715, 83, benchmark=True, names=SLICES),
+        ObjectInfo("Liver", "Liver", True, 1_493, 166, benchmark=True, names=SLICES),
+        ObjectInfo("Retina_RESC", "retinal OCT", True, 1_805, 115, benchmark=True, names=SLICES),
+        ObjectInfo(
+            "Retina_OCT2017", "retinal OCT", False, 968, 32, benchmark=True, names=OCT_NUMBERS
+        ),
         ObjectInfo("Chest", "Chest X-ray film", False, 17_194, 1_490, benchmark=True),
         ObjectInfo("Histopathology", "histopathological image", False, 1_997, 236, benchmark=True),
         # a modality that the paper does not have
@@ -131,7 +141,9 @@ def existing_folder(data_path: Path, name: str) -> Path:
     if folder.is_dir():
         return folder
     if name in CATALOG:
-        remedy = f"unpack the archive of {name} into {data_path}"
+        remedy = f"run python prepare_data.py convert FOLDER --obj {name}"
+        if CATALOG[name].benchmark:
+            remedy = f"run python prepare_data.py download {name}"
     else:
         remedy = f"make it (layout: docs/data.md), choose one of the catalog ({', '.join(CATALOG)})"
     there = " ".join(object_names(data_path)) or "none"

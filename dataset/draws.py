@@ -4,51 +4,23 @@ A draw is a random order of a folder's images, and its K shots are the first K: 
 first 2 of the 4, whichever K are asked for. Draws are independent, so two may share images.
 
 Slices of one patient look alike. If file names contain the patient's number, a draw takes one image
-of every case (patient) before it takes a second one of any; `case_of` says how names are read.
+of every case (patient) before it takes a second one of any. Cases are those of cases.csv, of the
+pattern in object.toml, or of the general rule (dataset/cases.py). The patterns of the authors'
+names are not used, so that a seed draws the same shots as before these were known.
 """
 
 import random
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from dataset.cases import group_by_case, listed_cases
 from dataset.catalog import find_object
-from dataset.layout import LABELS, image_folder, list_images
+from dataset.layout import LABELS, image_folder, list_images, object_folder
 from errors import UserError
 from utils import writable, write_whole
 
 TAGS = {"good": "n", "Ungood": "a"}  # first letter of a list's lines, by state
-# 00003_60, case_12_slice_40, NORMAL-1017237-1: the case is all but the last number
-CASE = re.compile(r"(.+)[_\-]\d+")
-
-
-def case_of(name: str, pattern: str = "") -> str:
-    """Return the case of a file name: all before the last `_` or `-` followed by a number.
-
-    `pattern` replaces this rule: a regular expression that matches the whole name without its
-    suffix, with a group `case`. A name of another form is a case of its own.
-    """
-    stem = Path(name).stem
-    if pattern:
-        found = re.fullmatch(pattern, stem)
-        return found["case"] or stem if found else stem
-    match = CASE.fullmatch(stem)
-    return match[1] if match else stem
-
-
-def group_by_case(names: Sequence[str], pattern: str = "") -> list[list[str]]:
-    """Group file names by case, see `case_of`, cases and names sorted.
-
-    Without a pattern, if all names share one case, or no two do, each name is a group of its own:
-    `slice_1`, `slice_2` ... are numbers of images, not images of one patient.
-    """
-    cases: dict[str, list[str]] = {}
-    for name in sorted(names):
-        cases.setdefault(case_of(name, pattern), []).append(name)
-    if pattern or 2 <= len(cases) < len(names):
-        return [cases[case] for case in sorted(cases)]
-    return [[name] for name in sorted(names)]
 
 
 def shuffled(groups: Sequence[Sequence[str]], generator: random.Random) -> list[str]:
@@ -67,18 +39,19 @@ def draw_lists(
     tag: str = "n",
     by_case: bool = True,
     pattern: str = "",
+    known: Mapping[str, str] | None = None,
 ) -> dict[int, list[list[str]]]:
     """Draw shots: {K: [K names of draw 0, of draw 1, ...]} for every K of `shots`.
 
     Draw d comes from random.Random("<seed>/<tag>-<d>"): it depends neither on `shots` nor on
     `draws`, and normal ("n") and abnormal ("a") images with the same file names are drawn
     independently. The order of `names` does not matter. Raises UserError if a K is below 1 or above
-    the number of names. `pattern`: see `case_of`.
+    the number of names. `pattern` and `known`: see `dataset.cases.group_by_case`.
     """
     for k in shots:
         if not 1 <= k <= len(names):
             raise UserError(f"--shots {k}: there are {len(names)} images; choose from 1 to as many")
-    groups = group_by_case(names, pattern) if by_case else [[name] for name in sorted(names)]
+    groups = group_by_case(names, pattern, known) if by_case else [[name] for name in sorted(names)]
     orders = [shuffled(groups, random.Random(f"{seed}/{tag}-{d}")) for d in range(draws)]
     return {k: [order[:k] for order in orders] for k in shots}
 
@@ -126,13 +99,16 @@ def write_lists(
             f"{', '.join(existing)} would be lost; pass --overwrite, or another folder "
             "by --fewshot_path"
         )
-    info = find_object(data_path, obj)
+    pattern = find_object(data_path, obj).cases
     drawn = {}
     for state in LABELS:  # good, then Ungood
         tag = TAGS[state]
-        names = folder_names(image_folder(data_path, obj, "valid", state), max(shots))
+        folder = image_folder(data_path, obj, "valid", state)
+        names = folder_names(folder, max(shots))
+        listed = listed_cases([folder / name for name in names], object_folder(data_path, obj))
+        known = {path.name: case for path, case in listed.items()}
         drawn[tag] = draw_lists(
-            names, shots, draws, seed, tag=tag, by_case=by_case, pattern=info.cases
+            names, shots, draws, seed, tag=tag, by_case=by_case, pattern=pattern, known=known
         )
     writable(lists / obj, "--fewshot_path")
     for k, path in paths.items():

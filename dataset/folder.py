@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dataset.cases import Place
 from dataset.catalog import ObjectInfo, existing_folder
 from dataset.intensity import DEFAULT, Intensity
 from dataset.items import Item, pack_mask
@@ -47,6 +48,11 @@ class Record:
     def image(self) -> Path:
         """The image file."""
         return self.folder / self.name
+
+    @property
+    def top(self) -> Path:
+        """The object's folder."""
+        return self.folder.parents[2]
 
     @property
     def mask(self) -> Path | None:
@@ -143,6 +149,8 @@ class ImageSet:
         # what a check has counted
         self.empty_masks = 0
         self.wide_images = 0  # of more than 8 bit
+        # of a test set one for each image, see dataset/cases.py
+        self.places: list[Place] = []
 
     def __len__(self) -> int:
         return len(self.records)

@@ -1,14 +1,16 @@
 """AUROCs of a test set whose scores are scaled by constants of other images (docs/calibration.md).
 
 A detector knows no test set: its constants come from a calibration set (C1). A test shows what that
-changes.
+changes, and with images of `valid/` what their scores promise of the test's: the Dice of their best
+pixel threshold, and the reliability of p-values and probabilities.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from CLIP.adapter import MVFA
@@ -16,7 +18,7 @@ from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet
 from dataset.shots import Shots
 from errors import UserError
-from mvfa.calibration import LEFT_OUT, SOURCES
+from mvfa.calibration import LEFT_OUT, SOURCES, VALID, scores_by_label
 from mvfa.calibration_set import (
     VERSIONS,
     CalibrationSet,
@@ -27,24 +29,63 @@ from mvfa.calibration_set import (
 from mvfa.console import note, show
 from mvfa.distributed import World
 from mvfa.engine import predict
-from mvfa.evaluation import Constants, Evaluation, constants_of, evaluate, joined
+from mvfa.evaluation import (
+    Constants,
+    Evaluation,
+    Maps,
+    constants_of,
+    evaluate,
+    fused_scores,
+    joined,
+    scan_maps,
+)
 from mvfa.forms import score_arguments
 from mvfa.loaders import Loaders
+from mvfa.memory import large_blocks_returned
+from mvfa.metrics import best_f1
 from mvfa.options import Options
 from mvfa.predictions import Predictions
+from mvfa.reliability import reliability
+
+
+@dataclass(frozen=True)
+class Known:
+    """What known images give: constants, and of images of `valid/` more.
+
+    Args:
+        constants: their lowest and highest values.
+        scores: their image scores [k] float32, scaled by the constants; None of other images.
+        pixel_threshold: the threshold of their final maps with the best Dice; None where there is
+            no mask or no abnormal pixel.
+
+    """
+
+    constants: Constants
+    scores: Tensor | None = None
+    pixel_threshold: float | None = None
 
 
 @dataclass(frozen=True)
 class Calibrated:
     """The evaluation of a test set with constants, and the images these are of.
 
-    AUROCs and the order of the scores are calibrated, see `mvfa.evaluation.evaluate`.
+    AUROCs, Dice and the order of the scores are calibrated, see `mvfa.evaluation.evaluate`.
+
+    Args:
+        evaluation: of the test set, with the constants.
+        known: what the images gave.
+        images: the number of images.
+        source: where they are from, a key of `mvfa.calibration.SOURCES`.
+        reliability: see `mvfa.reliability.reliability`; None unless the images are of `valid/`, one
+            of them normal.
+
     """
 
     evaluation: Evaluation
-    constants: Constants
+    known: Known
     images: int
     source: str
+    reliability: dict[str, Any] | None = None
 
     def line(self, name: str) -> str:
         """Return the line that a test of an object prints."""
@@ -58,9 +99,12 @@ class Calibrated:
         return {
             "image_auroc": self.evaluation.image_auroc,
             "pixel_auroc": self.evaluation.pixel_auroc,
+            "pixel_dice": self.evaluation.pixel_dice,
+            "pixel_threshold": self.known.pixel_threshold,
             "source": self.source,
             "images": self.images,
-            "lo_hi": self.constants.as_dict(),
+            "lo_hi": self.known.constants.as_dict(),
+            "reliability": self.reliability,
         }
 
 
@@ -85,10 +129,30 @@ def known_images(
     return CalibrationSet(*found)
 
 
-def known_constants(
+@large_blocks_returned()
+def known_values(predictions: Predictions) -> Known:
+    """Return what the scored images of `valid/` give. Raises UserError if a value is not finite.
+
+    Their own ranges are the constants, so that scores and maps are in [0, 1].
+    """
+    constants = constants_of(predictions)
+    threshold = None
+    if predictions.masks is not None:
+        pixels, maxima = scan_maps(Maps(predictions), predictions)
+        scores = maxima[2]
+        try:
+            threshold = best_f1(pixels.histogram())[1]
+        except UserError:  # no abnormal pixel, so no Dice
+            threshold = None
+    if predictions.text_scores is not None:
+        scores = fused_scores(predictions.text_scores, predictions.memory_scores, None)[0]
+    return Known(constants, scores, threshold)
+
+
+def score_known(
     known: CalibrationSet, model: MVFA, loaders: Loaders, text: Tensor, bank: Sequence[Tensor]
-) -> Constants:
-    """Score the known images; return their constants, on every rank.
+) -> Known:
+    """Score the known images; return what they give, on every rank.
 
     text [E, 2]; bank: L times [M, E], as `build_memory` returns it. A shot is scored with the bank
     of the others.
@@ -96,17 +160,41 @@ def known_constants(
     world = loaders.env.world
     arguments = score_arguments(loaders.options, known.images.records[0].object)
     arguments["maps"] = False  # objects without masks have constants of their scores only
-    parts: Iterable[tuple[ImageSet, list[Tensor]]] = [(known.images, list(bank))]
-    if known.source == LEFT_OUT:
-        versions = VERSIONS * len(known)
-        ordered = in_image_order(bank, versions, loaders.env.test_batch_size, world)
-        singles = [ImageSet([record], known.images.side) for record in known.images.records]
-        parts = zip(singles, leave_one_out(ordered, len(known)), strict=True)
+
+    def scored(images: ImageSet, own_bank: list[Tensor]) -> Predictions:
+        return predict(model, loaders.scoring(images), text, own_bank, **arguments)
+
+    if known.source != LEFT_OUT:
+        predictions = scored(known.images, list(bank))
+        if known.source == VALID:
+            return world.from_first(partial(known_values, predictions))
+        return Known(world.from_first(partial(constants_of, predictions)))
+    versions = VERSIONS * len(known)
+    ordered = in_image_order(bank, versions, loaders.env.test_batch_size, world)
+    singles = [ImageSet([record], known.images.side) for record in known.images.records]
     found = []
-    for images, own_bank in parts:
-        predictions = predict(model, loaders.scoring(images), text, own_bank, **arguments)
-        found.append(world.from_first(partial(constants_of, predictions)))
-    return joined(found)
+    for images, own_bank in zip(singles, leave_one_out(ordered, len(known)), strict=True):
+        found.append(world.from_first(partial(constants_of, scored(images, own_bank))))
+    return Known(joined(found))
+
+
+def reliability_of(
+    known: CalibrationSet, scores: Tensor | None, evaluation: Evaluation, labels: Tensor
+) -> dict[str, Any] | None:
+    """Return the reliability of a calibration by known images, whose scores are [k], on a test set.
+
+    labels [n] of the test. None without scores of a normal image.
+    """
+    if scores is None or all(known.labels):
+        return None
+    pattern = known.images.records[0].object.cases
+    normal, abnormal, by = scores_by_label(
+        known.names, known.labels, scores.tolist(), pattern, known.cases
+    )
+    tested = evaluation.factor * evaluation.scores.double() + evaluation.addend
+    return reliability(
+        np.sort(normal), np.sort(abnormal), by, tested.numpy(), labels.bool().numpy()
+    )
 
 
 def evaluate_calibrated(
@@ -125,14 +213,15 @@ def evaluate_calibrated(
         return None
     world = loaders.env.world
     try:
-        constants = known_constants(known, model, loaders, text, bank)
+        values = score_known(known, model, loaders, text, bank)
     except UserError as error:  # a file that is cut short, say
         if world.size > 1:  # the other processes wait for this one
             raise
         note(f"no calibrated AUROC: {error}", world)
         return None
-    evaluation = evaluate(predictions, world, constants)
-    return Calibrated(evaluation, constants, len(known), known.source)
+    evaluation = evaluate(predictions, world, values.constants, values.pixel_threshold)
+    reliable = reliability_of(known, values.scores, evaluation, predictions.labels)
+    return Calibrated(evaluation, values, len(known), known.source, reliable)
 
 
 def show_calibrated(options: Options, world: World, calibrated: Calibrated | None) -> None:

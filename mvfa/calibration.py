@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from dataset.cases import group_by_case
 from errors import UserError
 from mvfa import thresholds
 from mvfa.thresholds import Scores, Threshold
@@ -119,35 +120,45 @@ def names_hash(names: Sequence[str]) -> str:
 
 
 def scores_by_case(
-    names: Sequence[str], scores: Sequence[float], pattern: str = ""
+    names: Sequence[str],
+    scores: Sequence[float],
+    pattern: str = "",
+    known: Mapping[str, str] | None = None,
 ) -> tuple[list[float], str]:
     """Return one score a case, the maximum over its slices, and "case" (C2).
 
     Where no two names are of one case the scores are those of the images, and the unit is "image".
-    `names` are different from each other; `pattern`: see `dataset.draws.case_of`.
+    `names` are different from each other; `pattern` and `known`: `dataset.cases.group_by_case`.
     """
-    from dataset.draws import group_by_case  # loads torch
-
-    groups = group_by_case(names, pattern)
+    groups = group_by_case(names, pattern, known)
     by_name = dict(zip(names, scores, strict=True))
     unit = "image" if len(groups) == len(names) else "case"
     return [max(by_name[name] for name in group) for group in groups], unit
 
 
 def scores_by_label(
-    names: Sequence[str], labels: Sequence[int], scores: Sequence[float], pattern: str = ""
+    names: Sequence[str],
+    labels: Sequence[int],
+    scores: Sequence[float],
+    pattern: str = "",
+    known: Sequence[str | None] | None = None,
 ) -> tuple[Scores, Scores, str]:
     """Return normal and abnormal scores, float32, and their common unit, "case" or "image" (C2).
 
     The normal images decide the unit, since they are what a score is compared with: where each of
-    them is a case of its own, the abnormal ones are not taken together either.
+    them is a case of its own, the abnormal ones are not taken together either. `known` holds the
+    case of each image that is known otherwise than by its name.
     """
     parts: list[tuple[list[str], list[float]]] = [([], []), ([], [])]
-    for name, label, score in zip(names, labels, scores, strict=True):
+    listed: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    cases = known or [None] * len(names)
+    for name, label, score, case in zip(names, labels, scores, cases, strict=True):
         parts[label][0].append(name)
         parts[label][1].append(score)
-    normal, unit = scores_by_case(*parts[0], pattern)
-    abnormal = scores_by_case(*parts[1], pattern)[0] if unit == "case" else parts[1][1]
+        if case:
+            listed[label][name] = case
+    normal, unit = scores_by_case(*parts[0], pattern, listed[0])
+    abnormal = scores_by_case(*parts[1], pattern, listed[1])[0] if unit == "case" else parts[1][1]
     return np.asarray(normal, np.float32), np.asarray(abnormal, np.float32), unit
 
 
@@ -197,31 +208,40 @@ class Logistic:
         return (1 if logit > 0 else smaller) / (1 + smaller)
 
 
-def probability(calibration: Calibration, prevalence: float | None = None) -> Logistic | None:
+def fit_probability(normal: Scores, abnormal: Scores) -> Logistic | None:
     """Fit the probability that an image of a score is abnormal; None with too few scores (C4).
+
+    normal [n], abnormal [m]; it holds for their share of abnormal images.
+    """
+    n = len(normal)
+    m = len(abnormal)
+    if min(n, m) < ENOUGH_FOR_PROBABILITY:
+        return None
+    from sklearn.linear_model import LogisticRegression
+
+    scores = np.concatenate([normal, abnormal]).astype(np.float64)
+    middle = scores.mean()
+    spread = scores.std() or 1.0
+    # in units of the spread, since the fit prefers small slopes: it has to where labels separate
+    model = LogisticRegression().fit((scores[:, None] - middle) / spread, [0] * n + [1] * m)
+    slope = float(model.coef_[0, 0] / spread)
+    return Logistic(slope, float(model.intercept_[0] - slope * middle))
+
+
+def probability(calibration: Calibration, prevalence: float | None = None) -> Logistic | None:
+    """Return `fit_probability` of a calibration; None with too few scores (C4).
 
     `prevalence` is the share of abnormal images where it is used; None: that of the calibration.
     Raises UserError unless it is between 0 and 1.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UserError(f"prevalence {prevalence:g}: allowed is a share between 0 and 1")
-    n = len(calibration.normal_scores)
-    m = len(calibration.abnormal_scores)
-    if min(n, m) < ENOUGH_FOR_PROBABILITY:
-        return None
-    from sklearn.linear_model import LogisticRegression
-
-    scores = np.concatenate([calibration.normal_scores, calibration.abnormal_scores])
-    scores = scores.astype(np.float64)
-    middle = scores.mean()
-    spread = scores.std() or 1.0
-    # in units of the spread, since the fit prefers small slopes: it has to where labels separate
-    model = LogisticRegression().fit((scores[:, None] - middle) / spread, [0] * n + [1] * m)
-    slope = float(model.coef_[0, 0] / spread)
-    intercept = float(model.intercept_[0] - slope * middle)
-    if prevalence is not None:
-        intercept += math.log(prevalence / (1 - prevalence)) - math.log(m / n)
-    return Logistic(slope, intercept)
+    fitted = fit_probability(calibration.normal_scores, calibration.abnormal_scores)
+    if fitted is None or prevalence is None:
+        return fitted
+    odds = len(calibration.abnormal_scores) / len(calibration.normal_scores)
+    shift = math.log(prevalence / (1 - prevalence)) - math.log(odds)
+    return Logistic(fitted.slope, fitted.intercept + shift)
 
 
 # -------------------------------------------------------------------- many images

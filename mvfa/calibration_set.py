@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dataset.cases import listed_cases
 from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet, Record, list_split
 from dataset.layout import LABELS, image_folder, list_images
@@ -61,6 +62,15 @@ class CalibrationSet:
     def names(self) -> list[str]:
         """File names of the images, which may show cases."""
         return [record.name for record in self.images.records]
+
+    @property
+    def cases(self) -> list[str | None]:
+        """Cases of the images by the object's cases.csv; None where it does not list one."""
+        if self.source == NORMALS:
+            return [None] * len(self)  # images from outside the object's folder
+        folder = self.images.records[0].top
+        listed = listed_cases(self.images.records, folder)
+        return [listed.get(record.image) for record in self.images.records]
 
     @property
     def labels(self) -> list[int]:

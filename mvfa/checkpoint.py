@@ -20,8 +20,9 @@ from mvfa.distributed import World
 from mvfa.evaluation import Evaluation
 from mvfa.options import FEW, Options
 from mvfa.recipe import SCORING_FIELDS
+from mvfa.state_file import group, grouped
 from mvfa.versions import commit, versions
-from utils import LOAD_ERRORS, writable, write_whole
+from utils import LOAD_ERRORS, write_whole
 
 FORMAT = 1
 KEYS = tuple(f"{head}_adapters" for head in HEADS)
@@ -51,6 +52,24 @@ def restore(model: MVFA, adapters: Adapters) -> None:
     """Put matrices that `adapter_state` returned back into their model."""
     for head, key in zip(HEADS, KEYS, strict=True):
         model.adapters(head).load_state_dict(dict(adapters[key]))
+
+
+def flat_adapters(adapters: Adapters) -> dict[str, Tensor]:
+    """Return matrices by `<key>.<name>` in one dictionary."""
+    return {
+        f"{key}.{name}": matrix
+        for key, matrices in adapters.items()
+        for name, matrix in matrices.items()
+    }
+
+
+def split_adapters(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return what `flat_adapters` was given."""
+    adapters: dict[str, dict[str, Tensor]] = {key: {} for key in KEYS}
+    for name, matrix in flat.items():
+        key, _, rest = name.partition(".")
+        adapters[key][rest] = matrix
+    return adapters
 
 
 def save(path: Path, adapters: Adapters, about: Mapping[str, Any]) -> None:
@@ -189,10 +208,11 @@ def load_adapters(
 
 
 class Keeper:
-    """The adapters that the checkpoint selection keeps: in memory and, at the first rank, saved.
+    """The adapters that the checkpoint selection keeps, in memory until `save` writes them.
 
     `objects` are the target and, in zero-shot, those that are trained on. `evaluation` is the test
-    of these adapters, None as long as they have not been tested.
+    of these adapters, None as long as they have not been tested; `epoch` is the time that they are
+    of, in epochs.
     """
 
     def __init__(
@@ -206,9 +226,9 @@ class Keeper:
     ) -> None:
         """Raise UserError if the checkpoint could not be saved or would replace another's file."""
         self.model = model
+        self.weights = weights
         self.path = options.checkpoint if options.save_model else None
         if self.path is not None:
-            writable(options.save_path, "--save_path")
             check_replaceable(self.path)
         self.first = world.first
         self.about = description(options, weights, objects[0]) | objects[0].as_dict()
@@ -217,13 +237,42 @@ class Keeper:
         self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}
         self.adapters: dict[str, dict[str, Tensor]] = {}
         self.evaluation: Evaluation | None = None
+        self.epoch = 0.0
+        self.saved = False
 
     def keep(self, epoch: float, evaluation: Evaluation | None = None) -> None:
-        """Keep the model's adapters as they are after `epoch` epochs, and save them."""
+        """Keep the model's adapters as they are after `epoch` epochs."""
         self.adapters = adapter_state(self.model)
         self.evaluation = evaluation
-        if self.first and self.path is not None:
-            save(self.path, self.adapters, self.about | {"epoch": epoch})
+        self.epoch = epoch
+        self.saved = False
+
+    def save(self) -> None:
+        """Write the checkpoint, at the first rank and only once: the training has ended."""
+        if self.first and self.path is not None and not self.saved:
+            save(self.path, self.adapters, self.about | {"epoch": self.epoch, "ended": True})
+        self.saved = True
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what is kept as tensors and JSON values, see `restore_state`."""
+        tensors = grouped("adapters", flat_adapters(self.adapters))
+        values: dict[str, Any] = {"epoch": self.epoch, "evaluation": None}
+        if self.evaluation is not None:
+            entries = vars(self.evaluation)
+            # copies, since two of them may be one tensor, which no safetensors file holds twice
+            scores = {k: entry.clone() for k, entry in entries.items() if isinstance(entry, Tensor)}
+            tensors |= grouped("evaluation", scores)
+            values["evaluation"] = {k: v for k, v in entries.items() if k not in scores}
+        return tensors, values
+
+    def restore_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Keep again what `state` returned."""
+        self.adapters = split_adapters(group("adapters", tensors))
+        self.epoch = values["epoch"]
+        self.evaluation = None
+        if values["evaluation"] is not None:
+            scores = group("evaluation", tensors)
+            self.evaluation = Evaluation(**{**scores, **values["evaluation"]})
 
     def restore(self) -> None:
         """Put the kept adapters back into the model."""

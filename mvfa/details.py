@@ -3,6 +3,7 @@
 Letters: n images, B images of a block, S image side.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,25 @@ from torch import Tensor
 
 from mvfa.evaluation import Evaluation, Maps
 from mvfa.histograms import Histogram, StreamingHistogram, exact_histogram
+from mvfa.intervals import binomial_interval, bootstrap_cases, bootstrap_images
 from mvfa.memory import large_blocks_returned
-from mvfa.metrics import aupro, auroc, average_precision, best_f1, f1_at, rates
+from mvfa.metrics import (
+    OPERATING_POINT,
+    aupro,
+    auroc,
+    average_precision,
+    best_f1,
+    f1_at,
+    rates,
+    sensitivity_at,
+    specificity_at,
+)
 from mvfa.predictions import Predictions
+from mvfa.strata import within
 
 BRANCHES = ("text", "memory", "both")
 CURVES = ("roc", "pr")
 POINTS = 200  # of a stored curve
-INTERVAL = (0.025, 0.975)  # quantiles of resampled metrics
 
 
 def curves(histogram: Histogram) -> dict[str, list[list[float]]]:
@@ -42,23 +54,21 @@ def curves(histogram: Histogram) -> dict[str, list[list[float]]]:
     return {"roc": [[0.0, 0.0], *points(fpr, tpr)], "pr": points(tpr, precision)}
 
 
-def bootstrap(scores: Tensor, labels: Tensor, resamples: int, seed: int) -> dict[str, list[float]]:
-    """Return 95 % intervals of AUROC and average precision of one run.
+def operating_points(histogram: Histogram) -> dict[str, Any]:
+    """Return sensitivity at 95 % specificity and the reverse, each with its 95 % interval.
 
-    scores [n], labels [n] bool. Images are resampled with replacement, normal and abnormal ones
-    apart. This is the spread over test images, not over trainings.
+    The intervals are those of shares of independent images (Clopper and Pearson, 1934), at
+    thresholds that were chosen on these very images.
     """
-    generator = torch.Generator().manual_seed(seed)
-    groups = [(labels == state).nonzero().squeeze(1) for state in (False, True)]
-    metrics = []
-    for _ in range(resamples):
-        drawn = [g[torch.randint(len(g), (len(g),), generator=generator)] for g in groups]
-        rows = torch.cat(drawn)
-        histogram = exact_histogram(scores[rows], labels[rows])
-        metrics.append((auroc(histogram)[0], average_precision(histogram)))
-    low, high = np.quantile(np.array(metrics), INTERVAL, axis=0)
-    names = ("auroc", "average_precision")
-    return {name: [float(low[i]), float(high[i])] for i, name in enumerate(names)}
+    measures = {
+        f"sensitivity_at_{OPERATING_POINT}_specificity": sensitivity_at(histogram),
+        f"specificity_at_{OPERATING_POINT}_sensitivity": specificity_at(histogram),
+    }
+    found: dict[str, Any] = {}
+    for name, (hits, count) in measures.items():
+        found[name] = hits / count
+        found[f"{name}_interval"] = list(binomial_interval(hits, count))
+    return found
 
 
 def image_details(scores: Tensor, labels: Tensor, threshold: float | None) -> dict[str, Any]:
@@ -82,8 +92,31 @@ def image_details(scores: Tensor, labels: Tensor, threshold: float | None) -> di
         "threshold": best if threshold is None else threshold,
         "sensitivity": float(chosen[labels].double().mean()),
         "specificity": float((~chosen[~labels]).double().mean()),
+        **operating_points(histogram),
         **curves(histogram),
     }
+
+
+def case_details(
+    scores: Tensor,
+    labels: Tensor,
+    cases: Sequence[str | None],
+    slices: Sequence[int | None],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the intervals over cases, and AUROCs within cases and within slice numbers.
+
+    scores [n], labels [n] bool; None where no case, or no slice number, is known.
+    """
+    values: dict[str, Any] = dict.fromkeys(("interval_by_case", "within_case", "within_slice"))
+    if any(case is not None for case in cases):
+        values["within_case"] = within(scores, labels, cases).as_dict()
+        if resamples:
+            values["interval_by_case"] = bootstrap_cases(scores, labels, cases, resamples, seed)
+    if any(number is not None for number in slices):
+        values["within_slice"] = within(scores, labels, slices).as_dict()
+    return values
 
 
 def region_weights(masks: Tensor) -> Tensor:
@@ -146,16 +179,23 @@ def measure(
     threshold: float | None = None,
     resamples: int = 1_000,
     seed: int = 0,
+    cases: Sequence[str | None] = (),
+    slices: Sequence[int | None] = (),
 ) -> dict[str, Any]:
     """Return all metrics of a scored test set, by images and (with masks) by pixels.
 
-    Each is there for the branches text, memory and both; memory is None in zero-shot.
+    Each is there for the branches text, memory and both; memory is None in zero-shot. `cases` and
+    `slices` hold the case and the slice number of each image, None where one is unknown; empty:
+    none is known.
     """
     labels = predictions.labels.bool()
 
     def of_images(scores: Tensor) -> dict[str, Any]:
-        interval = bootstrap(scores, labels, resamples, seed) if resamples else None
-        return image_details(scores, labels, threshold) | {"interval": interval}
+        return {
+            **image_details(scores, labels, threshold),
+            "interval": bootstrap_images(scores, labels, resamples, seed) if resamples else None,
+            **case_details(scores, labels, cases, slices, resamples, seed),
+        }
 
     images: dict[str, Any] = {"text": of_images(evaluation.text_scores), "memory": None}
     images["both"] = images["text"]

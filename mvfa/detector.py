@@ -11,7 +11,7 @@ of the memory bank, E text width.
 """
 
 from argparse import ArgumentTypeError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, overload
@@ -32,19 +32,20 @@ from mvfa.detector_file import damaged, read_description, read_tensors, write_de
 from mvfa.detector_result import Array, Range, Raw, Result, array_pixels
 from mvfa.detector_settings import (
     Settings,
+    calibrated,
     check_backbone,
-    load_adapters,
-    map_ranges,
+    model_of,
     text_and_bank,
 )
 from mvfa.engine import score_batch
 from mvfa.evaluation import fuse
 from mvfa.features import prepare
-from mvfa.forms import adapter_form, score_form
+from mvfa.forms import score_form
 from mvfa.memory import tune_process
 from mvfa.predictions import ScoreForm
 
 Picture = str | Path | Image.Image | Array
+PatchValues = Callable[[Tensor], list[dict[str, Tensor]]]
 
 BATCH = {"cpu": 1, "cuda": 32}  # images scored at once; on a CPU more are not faster
 
@@ -106,6 +107,7 @@ class Detector:
         device: str | torch.device = "cpu",
         precision: str | None = None,
         threshold: str | None = None,
+        late: bool = False,
     ) -> "Detector":
         """Load a detector and the CLIP that it was made with.
 
@@ -115,6 +117,7 @@ class Detector:
             device: of the network.
             precision: of the backbone's products; None: that of the calibration.
             threshold: rule, as `set_threshold`; None: the calibration's default.
+            late: for a single image, which is scored earlier (CLIP.late).
 
         Raises:
             UserError: a file is missing or damaged, the CLIP weights are not those that the
@@ -138,32 +141,28 @@ class Detector:
                 activation=settings.recipe.activation,
                 device=device,
                 precision=precision or settings.precision,
+                late=late,
             )
             tensors = reading.result()
         check_backbone(settings, path, clip_file)
-        form = adapter_form(settings.recipe)
-        model = MVFA(clip.visual, settings.embed_dim, settings.features_list, form)
-        load_adapters(model, tensors, path)
+        model = model_of(clip, settings, tensors, path)
         detector = cls(model, *text_and_bank(tensors, settings, path), settings)
         detector.about = {k: v for k, v in about.items() if k not in settings.as_dict()}
-        scores = [tensors[name].numpy() for name in ("normal_scores", "abnormal_scores")]
-        try:
-            calibration = Calibration.from_dict(about["calibration"], *scores)
-            ranges = map_ranges(about["map_ranges"], few=settings.setting != "zero")
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(path, "its calibration cannot be read") from error
-        detector.calibrate(calibration, ranges)
-        if threshold is not None:
-            detector.set_threshold(threshold)
+        detector.calibrate(*calibrated(tensors, about, path, threshold))
         return detector
 
     # ---------------------------------------------------------------- calibration
 
-    def calibrate(self, calibration: Calibration, map_ranges: dict[str, Range | None]) -> None:
-        """Use a calibration; the threshold becomes its default."""
+    def calibrate(
+        self,
+        calibration: Calibration,
+        map_ranges: dict[str, Range | None],
+        rule: Threshold | None = None,
+    ) -> None:
+        """Use a calibration and a threshold; without one, the calibration's default."""
         self.calibration = calibration
         self.map_ranges = map_ranges
-        self.rule = threshold(default_rule(calibration)[0], calibration)
+        self.rule = rule or threshold(default_rule(calibration)[0], calibration)
 
     def set_threshold(self, rule: str) -> Threshold:
         """Set the threshold: fpr=0.05, sens=0.95, f1, max or a number. Raises UserError."""
@@ -263,12 +262,14 @@ class Detector:
             masks=self.fused_map_scores,
         )
 
-    def results(self, images: Sequence[Image.Image]) -> list[Result]:
-        """Return the results of RGB images."""
+    def results(
+        self, images: Sequence[Image.Image], patch_values: PatchValues | None = None
+    ) -> list[Result]:
+        """Return the results of RGB images; `patch_values` takes the place of the method."""
         if not images:
             return []
         pixels = torch.stack([square(image, self.settings.img_size) for image in images])
-        values = self.patch_values(pixels)
+        values = (patch_values or self.patch_values)(pixels)
         return [self.result(self.raw(v), image) for v, image in zip(values, images, strict=True)]
 
     @overload

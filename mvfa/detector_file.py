@@ -9,9 +9,11 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from CLIP.hashing import mapped, once
 from errors import UserError
 from mvfa.recipe import CHOICES, FIELDS
 
@@ -22,6 +24,15 @@ SUFFIX = ".detector"
 FORMAT = 1
 KEY = "mvfa_detector"  # of the description in the header's metadata
 LARGEST_HEADER = 2**24  # bytes
+UNREADABLE = (  # what reading a file of another kind raises
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    RecursionError,
+)
 TYPES: dict[str, tuple[type, ...]] = {  # of the description's entries
     "format": (int,),
     "object": (str,),
@@ -49,18 +60,25 @@ def damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path} is not a detector ({reason}); make one with calibrate.py")
 
 
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the JSON header of a safetensors file, and where its tensors begin, in bytes.
+
+    Raises one of UNREADABLE if there is none; UserError if it is too long.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > LARGEST_HEADER:
+            raise damaged(path, "its header is too long")
+        return json.loads(file.read(length)), 8 + length
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """Read the description of a detector from its file's header. Raises UserError."""
     if not path.is_file():
         raise UserError(f"no detector {path}; make it with calibrate.py, or name another file")
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > LARGEST_HEADER:
-                raise damaged(path, "its header is too long")
-            header = json.loads(file.read(length))
-        about = json.loads(header["__metadata__"][KEY])
-    except (OSError, ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+        about = json.loads(read_header(path)[0]["__metadata__"][KEY])
+    except UNREADABLE as error:
         raise damaged(path, "it has no description") from error
     check_description(path, about)
     return about
@@ -90,13 +108,37 @@ def check_description(path: Path, about: Any) -> None:
 
 
 def tensors_hash(tensors: "Mapping[str, Tensor]") -> str:
-    """Return the SHA-256 of tensors by name: their names, types, shapes and bytes."""
+    """Return the SHA-256 of float32 tensors by name: their names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         values = tensors[name].contiguous()
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
         digest.update(values.numpy().data if values.numel() else b"")
     return digest.hexdigest()
+
+
+def file_tensors_hash(path: Path) -> str:
+    """Return `tensors_hash` of the tensors in a file, without torch. Raises UserError."""
+    digest = hashlib.sha256()
+    try:
+        header, start = read_header(path)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        with mapped(path) as content:
+            for name in sorted(entries):
+                entry = entries[name]
+                if entry["dtype"] != "F32":
+                    raise damaged(path, f"{name} is not float32")
+                first, end = entry["data_offsets"]
+                digest.update(f"{name} torch.float32 {entry['shape']}".encode())
+                digest.update(content[start + first : start + end])
+    except UNREADABLE as error:
+        raise damaged(path, "its tensors cannot be read") from error
+    return digest.hexdigest()
+
+
+def hash_tensors_ahead(path: Path) -> Future[str]:
+    """Start to compute the hash of a detector's tensors in the background, see `once`."""
+    return once(path, "tensors", lambda: file_tensors_hash(path))
 
 
 def write_detector(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:
@@ -120,17 +162,12 @@ def read_tensors(path: Path, about: Mapping[str, Any]) -> "dict[str, Tensor]":
 
     That they are finite is checked when they are written; a hash says that they are still those.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if hash_tensors_ahead(path).result() != about["tensors_sha256"]:
+        raise damaged(path, "its tensors are not those it was written with")
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, "its tensors cannot be read") from error
-    for name, values in tensors.items():
-        if values.dtype != torch.float32:
-            raise damaged(path, f"{name} is not float32")
-    if tensors_hash(tensors) != about["tensors_sha256"]:
-        raise damaged(path, "its tensors are not those it was written with")
-    return tensors

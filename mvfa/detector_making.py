@@ -136,9 +136,9 @@ def calibrate(detector: Detector, known: CalibrationSet, selection: str) -> Cali
 def make_calibration(
     known: CalibrationSet, scores: list[float], text: Range, memory: Range | None, selection: str
 ) -> Calibration:
-    """Return the calibration of scores [n]: one a case where file names show cases (C2)."""
+    """Return the calibration of scores [n]: one a case where cases are known (C2)."""
     pattern = known.images.records[0].object.cases
-    normal, abnormal, by = scores_by_label(known.names, known.labels, scores, pattern)
+    normal, abnormal, by = scores_by_label(known.names, known.labels, scores, pattern, known.cases)
     return Calibration(
         source=known.source,
         names_sha256=names_hash(known.names),

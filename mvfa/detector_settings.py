@@ -1,4 +1,4 @@
-"""What a detector is besides its tensors, and its tensors put where they belong.
+"""What a detector is besides its tensors, what its file holds, and where that belongs.
 
 Letters: L levels, M rows of the memory bank, E text width.
 """
@@ -6,20 +6,23 @@ Letters: L levels, M rows of the memory bank, E text width.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from CLIP.adapter import MVFA
 from CLIP.hashing import file_hash
+from CLIP.model import CLIP
+from CLIP.undrawn import Undrawn
 from CLIP.weight_files import weight_path
 from CLIP.weights import check_state
 from dataset.intensity import Intensity, intensity
 from errors import UserError
-from mvfa.calibration import pair
+from mvfa.calibration import Calibration, Threshold, default_rule, pair, threshold
 from mvfa.checkpoint import Adapters, adapter_state
 from mvfa.detector_file import damaged
 from mvfa.detector_result import Range
+from mvfa.forms import adapter_form
 from mvfa.recipe import Recipe
 
 
@@ -72,6 +75,36 @@ def map_ranges(plain: Mapping[str, Any], *, few: bool) -> dict[str, Range | None
     }
 
 
+class Calibrated(NamedTuple):
+    """The calibration in a detector's file, and the threshold."""
+
+    calibration: Calibration
+    map_ranges: dict[str, Range | None]
+    rule: Threshold
+
+
+def calibrated(
+    tensors: Mapping[str, Tensor], about: Mapping[str, Any], path: Path, rule: str | None
+) -> Calibrated:
+    """Return the calibration of a detector's tensors and description, and a rule's threshold.
+
+    `rule` None: the calibration's default. Raises UserError for a damaged file, and for a rule that
+    the calibration does not allow.
+    """
+    scores = []
+    for name in ("normal_scores", "abnormal_scores"):
+        if name not in tensors or tensors[name].ndim != 1:
+            raise damaged(path, f"it has no {name}")
+        scores.append(tensors[name].numpy())
+    try:
+        calibration = Calibration.from_dict(about["calibration"], *scores)
+        ranges = map_ranges(about["map_ranges"], few=about["setting"] != "zero")
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, "its calibration cannot be read") from error
+    found = threshold(rule or default_rule(calibration)[0], calibration)
+    return Calibrated(calibration, ranges, found)
+
+
 def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:
     """Raise UserError unless the CLIP weights are those that a detector was made with."""
     file = weight_path(settings.model_name, clip_path)
@@ -83,14 +116,22 @@ def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> No
         )
 
 
-def load_adapters(model: MVFA, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put a detector's adapters into a model. Raises UserError unless all of them fit."""
+def model_of(clip: CLIP, settings: Settings, tensors: Mapping[str, Tensor], path: Path) -> MVFA:
+    """Return a detector's model: the vision tower and its adapters. UserError unless all fit."""
+    with Undrawn():
+        model = MVFA(
+            clip.visual,
+            settings.embed_dim,
+            settings.features_list,
+            adapter_form(settings.recipe),
+        )
     state: Adapters = adapter_state(model)
     for key, expected in state.items():
         prefix = f"{key}."
         own = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
         check_state(own, expected, f"the {key} of {path}")
-        getattr(model, key).load_state_dict(own)
+        getattr(model, key).load_state_dict(own, assign=True)
+    return model
 
 
 def text_and_bank(
@@ -107,7 +148,4 @@ def text_and_bank(
         raise damaged(path, f"it has {len(bank)} levels of a memory bank")
     if any(rows.ndim != 2 or rows.shape[1] != width or not len(rows) for rows in bank):
         raise damaged(path, "its memory bank has another shape")
-    for name in ("normal_scores", "abnormal_scores"):
-        if name not in tensors or tensors[name].ndim != 1:
-            raise damaged(path, f"it has no {name}")
     return text, bank or None

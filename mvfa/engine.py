@@ -6,6 +6,7 @@ S image side, M rows of the memory bank.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,27 @@ class Trainer:
             )
             for head in HEADS
         }
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """Return moments and step counts of both optimizers on the CPU, by head.index.name."""
+        return {
+            f"{head}.{index}.{name}": value.detach().cpu()
+            for head, optimizer in self.optimizers.items()
+            for index, values in optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], scaler: dict[str, Any]) -> None:
+        """Put back `optimizer_tensors` and the scaler's state, for the next step."""
+        for head, optimizer in self.optimizers.items():
+            content = optimizer.state_dict()
+            content["state"] = {}
+            for name, value in tensors.items():
+                owner, index, entry = name.split(".")
+                if owner == head:
+                    content["state"].setdefault(int(index), {})[entry] = value
+            optimizer.load_state_dict(content)
+        self.scaler.load_state_dict(scaler)
 
     def loss(self, features: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> Tensor:
         """Return the loss of each image [B].

@@ -11,6 +11,7 @@ import torch
 from CLIP.adapter import MVFA
 from errors import UserError
 from mvfa.distributed import World, join
+from mvfa.locks import hold_file, hold_folder
 from mvfa.memory import tune_process
 from mvfa.options import Options
 from utils import choose_device, writable
@@ -44,12 +45,14 @@ class Environment:
 def set_up(options: Options) -> Environment:
     """Prepare the process, join others that torchrun started, and choose the device.
 
-    Raises UserError for a device or an output folder that cannot be used.
+    Raises UserError for a device or an output folder that cannot be used, or that another run uses.
     """
     started = time.perf_counter()
     tune_process()
     world = join()
     writable(options.out, "--out")
+    if world.first:
+        hold_outputs(options)
     device = choose_device(options.device)
     cuda = device.type == "cuda"
     workers = options.workers if options.workers is not None else (4 if cuda else 0)
@@ -61,6 +64,17 @@ def set_up(options: Options) -> Environment:
         world=world,
         started=started,
     )
+
+
+def hold_outputs(options: Options) -> None:
+    """Keep other runs from what this one writes, until its main ends. Raises UserError."""
+    if options.detector.name:
+        hold_file(options.detector, "--out FILE")
+        return
+    hold_folder(options.out, "--out")
+    if options.save_model:
+        writable(options.save_path, "--save_path")
+        hold_file(options.checkpoint, "--save_path DIR")
 
 
 def compile_network(model: MVFA, options: Options, device: torch.device) -> None:

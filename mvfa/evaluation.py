@@ -5,6 +5,7 @@ measures. Full-size maps exist only for a block of images at a time. Letters: n 
 N patches, S image side.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,9 +16,9 @@ from torch import Tensor
 from errors import UserError
 from mvfa import scoring
 from mvfa.distributed import World
-from mvfa.histograms import StreamingHistogram
+from mvfa.histograms import Histogram, StreamingHistogram
 from mvfa.memory import large_blocks_returned
-from mvfa.metrics import auroc, image_auroc
+from mvfa.metrics import auroc, f1_at, image_auroc
 from mvfa.predictions import PATCH_VALUES, Predictions
 
 FUSION = (0.5, 0.5)  # weights of the text and the memory branch
@@ -32,6 +33,9 @@ class Evaluation:
 
     AUROCs are fractions; pixel_bound is the most by which pixel_auroc can differ from the exact
     value. memory_scores is None in zero-shot, pixel_auroc and pixel_bound where there are no masks.
+
+    With constants, factor * scores + addend are the scores that these give, as a detector has them,
+    and pixel_dice is the Dice of all pixels at a threshold of such scores, None without one.
     """
 
     scores: Tensor
@@ -40,6 +44,9 @@ class Evaluation:
     image_auroc: float
     pixel_auroc: float | None
     pixel_bound: float | None
+    pixel_dice: float | None = None
+    factor: float = 1.0
+    addend: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,21 @@ def fusion_weights(own: Sequence[Range], constants: Sequence[Range]) -> tuple[fl
     return shares[0] / total, shares[1] / total
 
 
+def constants_line(own: Sequence[Range], constants: Sequence[Range]) -> tuple[float, float]:
+    """Return the factor and the addend by which `fusion_weights` differs from `constants`.
+
+    `own` and `constants` hold the ranges of text and memory; without memory those of text alone.
+    """
+    factor = 0.0
+    addend = 0.0
+    weights = FUSION if len(own) > 1 else (1.0,)
+    for weight, (low, high), (start, to) in zip(weights, own, constants, strict=True):
+        if start < to:
+            factor += weight * (high - low) / (to - start)
+            addend += weight * (low - start) / (to - start)
+    return factor, addend
+
+
 def fuse(text: Tensor, memory: Tensor | None, text_ends: Any, memory_ends: Any) -> Tensor:
     """Return 0.5 (T - lo) / (hi - lo) + 0.5 (M - lo) / (hi - lo), never clipped.
 
@@ -104,11 +126,13 @@ class Maps:
         if self.distance is not None:
             self.memory_range = self._range(self._memory(block) for block in self._blocks())
         self.weights = FUSION
-        if constants is not None and self.memory_range is not None:
-            assert constants.text_map is not None
-            assert constants.memory_map is not None
-            known = (constants.text_map, constants.memory_map)
-            self.weights = fusion_weights((self.text_range, self.memory_range), known)
+        self.line = (1.0, 0.0)  # to maps as `constants` give them
+        if constants is not None:
+            own = both(self.text_range, self.memory_range)
+            known = both(constants.text_map, constants.memory_map)
+            self.line = constants_line(own, known)
+            if len(own) > 1:
+                self.weights = fusion_weights(own, known)
 
     def _blocks(self) -> Iterator[slice]:
         """Yield images in blocks, each a sample of the whole set: every k-th image."""
@@ -144,6 +168,12 @@ class Maps:
         return ((block, self.block(block)) for block in self._blocks())
 
 
+def both(text: Range | None, memory: Range | None) -> tuple[Range, ...]:
+    """Return the ranges of the branches that there are: of text, and perhaps of memory."""
+    assert text is not None
+    return (text,) if memory is None else (text, memory)
+
+
 def ends(values: Tensor) -> Range:
     """Return the lowest and the highest value."""
     return float(values.min()), float(values.max())
@@ -151,21 +181,27 @@ def ends(values: Tensor) -> Range:
 
 def fused_scores(
     text: Tensor, memory: Tensor | None, constants: Constants | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return final, text and memory scores [n], after min-max over the test set, on the CPU."""
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
+    """Return final, text and memory scores [n], after min-max over the test set, on the CPU.
+
+    Also the factor and the addend of `constants_line`.
+    """
     text = text.float().cpu()
-    text_scores = scoring.min_max(text, *ends(text))
-    if memory is None:
-        return text_scores, text_scores, None
-    memory = memory.float().cpu()
-    memory_scores = scoring.min_max(memory, *ends(memory))
+    memory = None if memory is None else memory.float().cpu()
+    own = both(ends(text), None if memory is None else ends(memory))
+    line = (1.0, 0.0)
     weights = FUSION
     if constants is not None:
-        assert constants.text_score is not None
-        assert constants.memory_score is not None
-        known = (constants.text_score, constants.memory_score)
-        weights = fusion_weights((ends(text), ends(memory)), known)
-    return weights[0] * text_scores + weights[1] * memory_scores, text_scores, memory_scores
+        known = both(constants.text_score, constants.memory_score)
+        line = constants_line(own, known)
+        if memory is not None:
+            weights = fusion_weights(own, known)
+    text_scores = scoring.min_max(text, *own[0])
+    if memory is None:
+        return text_scores, text_scores, None, line
+    memory_scores = scoring.min_max(memory, *own[1])
+    final = weights[0] * text_scores + weights[1] * memory_scores
+    return final, text_scores, memory_scores, line
 
 
 @large_blocks_returned()
@@ -200,33 +236,52 @@ def joined(parts: Sequence[Constants]) -> Constants:
     return Constants(**found)
 
 
-def pixel_results(
-    predictions: Predictions, constants: Constants | None = None
-) -> tuple[tuple[float, float], Tensor]:
-    """Return pixel AUROC and its bound, and each map's maxima: [3, n] for text, memory, final."""
+def scan_maps(maps: Maps, predictions: Predictions) -> tuple[StreamingHistogram, Tensor]:
+    """Return the pixels of final maps, and maxima [3, n] of text, memory and final maps."""
     pixels = StreamingHistogram()
     maxima = torch.zeros(3, len(predictions.labels))
-    for block, maps in Maps(predictions, constants):
-        final = maps[2]
+    for block, scaled in maps:
+        final = scaled[2]
         pixels.update(final, predictions.block_masks(block).to(final.device))
-        for row, values in zip(maxima, maps, strict=True):
+        for row, values in zip(maxima, scaled, strict=True):
             if values is not None:
                 row[block] = values.amax(dim=(1, 2)).cpu()
-    return auroc(pixels.histogram()), maxima
+    return pixels, maxima
+
+
+def dice_at(pixels: Histogram, threshold: float | None, line: tuple[float, float]) -> float | None:
+    """Return Dice at a threshold of scores factor * pixel + addend, `line`; None without one."""
+    if threshold is None:
+        return None
+    factor, addend = line
+    if factor == 0:  # all pixels are equal
+        return f1_at(pixels, 0.0 if addend >= threshold else math.inf)
+    return f1_at(pixels, (threshold - addend) / factor)
 
 
 @large_blocks_returned()
-def evaluate_here(predictions: Predictions, constants: Constants | None = None) -> Evaluation:
-    """Return final scores and AUROCs of a test set, computed by this process.
+def evaluate_here(
+    predictions: Predictions,
+    constants: Constants | None = None,
+    pixel_threshold: float | None = None,
+) -> Evaluation:
+    """Return final scores and AUROCs of a test set, computed by this process; see `evaluate`.
 
     Raises UserError if a label is missing or a score is not finite.
     """
+    line = (1.0, 0.0)
     pixel = None
     bound = None
+    dice = None
     if predictions.masks is not None:
-        (pixel, bound), maxima = pixel_results(predictions, constants)
+        maps = Maps(predictions, constants)
+        pixels, maxima = scan_maps(maps, predictions)
+        histogram = pixels.histogram()
+        pixel, bound = auroc(histogram)
+        line = maps.line
+        dice = dice_at(histogram, pixel_threshold, line)
     if predictions.text_scores is not None:
-        scores, text_scores, memory_scores = fused_scores(
+        scores, text_scores, memory_scores, line = fused_scores(
             predictions.text_scores, predictions.memory_scores, constants
         )
     else:
@@ -238,18 +293,27 @@ def evaluate_here(predictions: Predictions, constants: Constants | None = None) 
         image_auroc=image_auroc(scores, predictions.labels),
         pixel_auroc=pixel,
         pixel_bound=bound,
+        pixel_dice=dice,
+        factor=line[0],
+        addend=line[1],
     )
 
 
 def evaluate(
-    predictions: Predictions, world: World | None = None, constants: Constants | None = None
+    predictions: Predictions,
+    world: World | None = None,
+    constants: Constants | None = None,
+    pixel_threshold: float | None = None,
 ) -> Evaluation:
     """Return final scores and AUROCs of a test set: the one way from predictions to metrics.
 
     With `constants`, the AUROCs and the order of the final scores are those of branches that are
-    scaled by these instead of the test set's own ranges (docs/calibration.md, C1).
+    scaled by these instead of the test set's own ranges (docs/calibration.md, C1). Dice is that of
+    pixels at or above `pixel_threshold`, in the scale of the constants.
 
     With several processes the first rank computes them, and every rank gets them. Raises UserError
     if a label is missing or a score is not finite.
     """
-    return (world or World()).from_first(lambda: evaluate_here(predictions, constants))
+    return (world or World()).from_first(
+        lambda: evaluate_here(predictions, constants, pixel_threshold)
+    )

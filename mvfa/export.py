@@ -8,7 +8,6 @@ memory bank.
 """
 
 import json
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from CLIP.late import convert_now
 from CLIP.model import cast_blocks
 from dataset.extras import need
 from mvfa import __version__, scoring
@@ -27,6 +27,7 @@ from mvfa.engine import score_batch
 from mvfa.evaluation import fuse
 from mvfa.features import prepare
 from mvfa.versions import commit
+from utils import flush, part_of
 
 if TYPE_CHECKING:
     from mvfa.detector import Detector
@@ -54,6 +55,7 @@ class ImageToMap(nn.Module):
         super().__init__()
         assert detector.calibration is not None, "a detector is calibrated before it is exported"
         model = detector.model
+        convert_now(model.visual.transformer)
         if detector.device.type != "cpu" or detector.settings.precision != "fp32":
             model = deepcopy(model).cpu()
             cast_blocks(model.visual.transformer, torch.float32)
@@ -159,10 +161,11 @@ def export_onnx(detector: "Detector", path: Path) -> None:
     assert program is not None
     program.model.metadata_props.update(metadata(detector))
     size = sum(weight.nbytes for weight in network.state_dict().values())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        program.save(Path(folder) / path.name, external_data=size > ONE_FILE)
-        for part in sorted(Path(folder).iterdir(), reverse=True):  # the weights first
+    with part_of(path) as folder:
+        folder.mkdir()
+        program.save(folder / path.name, external_data=size > ONE_FILE)
+        for part in sorted(folder.iterdir(), reverse=True):  # the weights first
+            flush(part)
             part.replace(path.parent / part.name)
 
 

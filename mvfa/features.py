@@ -150,6 +150,18 @@ class FeatureLoader:
         for _ in self.batches([i for i in order if i < len(store)], size):
             pass
 
+    def fill_steps(self, order: Sequence[int]) -> None:
+        """Compute the features that training steps in this order would cache, as they would.
+
+        A step of which nothing can be cached is left out.
+        """
+        size = self.batch_size * self.world.size
+        rows = len(self._ensure_store())
+        steps = [order[first : first + size] for first in range(0, len(order), size)]
+        kept = [step for step in steps if min(step) < rows]
+        for _ in self.batches([i for step in kept for i in step]):
+            pass
+
     def _compute(self, groups: list[list[int]]) -> Iterator[Tensor]:
         """Decode groups of images, run the stem, and cache what fits."""
         if not groups:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mvfa.panels import Pixels, outline, overlay
+from utils import write_whole
 
 TITLES = ("image", "true mask", "heat map")
 SIDE = 200  # of a tile
@@ -58,5 +59,5 @@ def write_heatmaps(path: Path, runs: Sequence[Path]) -> None:
         for column, tile in enumerate(tiles):
             scaled = Image.fromarray(tile).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             sheet.paste(scaled, (GAP + column * step, TOP + row * step))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(256).save(path, optimize=True)
+    reduced = sheet.quantize(256)
+    write_whole(path, lambda part: reduced.save(part, "PNG", optimize=True))

@@ -52,7 +52,8 @@ def training_objects(options: Options, target: ObjectInfo, world: World) -> list
         raise UserError(
             f"no folder {object_folder(data, missing[0])}: zero-shot training reads "
             f"{' '.join(names)} (missing: {' '.join(missing)}); run python prepare_data.py "
-            f"download, or choose objects by --train_objects (there are: {' '.join(there) or 'none'})"
+            "download, or choose objects by --train_objects "
+            f"(there are: {' '.join(there) or 'none'})"
         )
     objects = [find_object(data, name) for name in names]
     note_objects(objects, world)

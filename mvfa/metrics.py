@@ -10,6 +10,7 @@ from dataset.check import check_labels
 from errors import UserError
 from mvfa.histograms import NOT_FINITE, Histogram
 
+OPERATING_POINT = 95  # percent of specificity or sensitivity at which the other is reported
 PRO_LIMIT = 0.3  # false positive rate up to which region overlap is integrated
 
 
@@ -61,6 +62,26 @@ def average_precision(histogram: Histogram) -> float:
     true, false = rates(histogram)
     gained = histogram.positives.flip(0).double() / true[-1]
     return float((gained * (true / (true + false).clamp_min(1))).sum())
+
+
+def sensitivity_at(histogram: Histogram, specificity: int = OPERATING_POINT) -> tuple[int, int]:
+    """Return how many positives are found at a specificity in percent or above, and how many exist.
+
+    The threshold is the lowest that has the specificity; nothing is interpolated.
+    """
+    true, false = (counts.long() for counts in rates(histogram))
+    allowed = 100 * (false[-1] - false) >= specificity * false[-1]
+    return int(true[allowed].max()) if allowed.any() else 0, int(true[-1])
+
+
+def specificity_at(histogram: Histogram, sensitivity: int = OPERATING_POINT) -> tuple[int, int]:
+    """Return how many negatives are left out at a sensitivity in percent or above, of how many.
+
+    The threshold is the highest that has the sensitivity; nothing is interpolated.
+    """
+    true, false = (counts.long() for counts in rates(histogram))
+    enough = 100 * true >= sensitivity * true[-1]
+    return int(false[-1] - false[enough].min()), int(false[-1])
 
 
 def f1(histogram: Histogram) -> Tensor:

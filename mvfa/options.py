@@ -20,12 +20,14 @@ from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
 
 DEFAULT_MODEL = "ViT-L-14-336"
 DEFAULT_SEED = 111
+DEFAULT_RESAMPLES = 1_000  # of bootstrap intervals
 FEW = "few"
 ZERO = "zero"
 CHECKPOINTS = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
 SHOT_LISTS = Path("dataset/fewshot_seed")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ORDERS = ("worst", "best", "random")  # of pictures
+MIXED = "mixed"  # some of the worst, and some random ones
 UNUSED = ("batch_size", "epoch", "learning_rate", "save_model")  # of the released test scripts
 OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields set by another flag
 EXAMPLES = {
@@ -74,15 +76,18 @@ class Options:
     pack: bool | None = None
     save_model: int = 0
     init: Path | None = None
+    resume: bool = True
     ckpt: Path | None = None
     abnormal_shot: int | None = None
     score_levels: tuple[int, ...] = ()
+    disjoint_cases: bool = False
     calibrated: bool = False
     threshold: float | None = None
     bootstrap: int = 0
     pictures: int = 0
     picture_order: str = ORDERS[0]
     picture_scale: str = "common"
+    page: bool = False
     # of calibrate.py
     normals: Path | None = None
     prepare: str = "none"
@@ -107,6 +112,11 @@ class Options:
     def checkpoint(self) -> Path:
         """File of this run's checkpoint."""
         return self.save_path / f"{self.run_name}.pth"
+
+    @property
+    def state(self) -> Path:
+        """File that this training goes on from if it is stopped."""
+        return self.save_path / f"{self.run_name}.state"
 
     @property
     def text_cache(self) -> Path | None:
@@ -279,6 +289,11 @@ def add_training(parser: Parser, rate: str) -> None:
     )
     flags.add("save_model", "0: write no checkpoint", 1, type=int, choices=[0, 1])
     flags.add("init", "adapters to start from", shown="drawn by --seed", type=Path, metavar="FILE")
+    flags.yes_no(
+        "resume",
+        "go on where the same command was stopped, from <run>.state in --save_path",
+        True,
+    )
 
 
 def add_testing(parser: Parser, setting: str) -> None:
@@ -323,19 +338,36 @@ def add_testing(parser: Parser, setting: str) -> None:
             "tested, as a detector's are",
             True,
         )
-    flags.add("bootstrap", "resamples of 95 % intervals", 1_000, type=number(int, 0), metavar="N")
+        flags.yes_no(
+            "disjoint_cases",
+            "also give the AUROCs without the test images of cases (patients) that gave a shot",
+            False,
+        )
+    flags.add(
+        "bootstrap",
+        "resamples of 95 % intervals",
+        DEFAULT_RESAMPLES,
+        type=number(int, 0),
+        metavar="N",
+    )
     flags.add("pictures", "test images to draw", 0, type=number(int, 0), metavar="N")
     flags.add(
         "picture_order",
-        "which ones; worst and best take normal and abnormal images in turn",
+        "which ones; worst and best take normal and abnormal images in turn; mixed: half the "
+        "worst, half random",
         ORDERS[0],
-        choices=ORDERS,
+        choices=(*ORDERS, MIXED),
     )
     flags.add(
         "picture_scale",
         "common: the same colours in all pictures; image: each image's own range",
         "common",
         choices=["common", "image"],
+    )
+    flags.yes_no(
+        "page",
+        "also write index.html, a page of this run that needs no other file and no network",
+        False,
     )
 
 

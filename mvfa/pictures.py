@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvfa.options import ORDERS
+from mvfa.options import MIXED, ORDERS
 from mvfa.panels import SCALE, Picture, Pixels, panel
-from utils import write_whole
+from utils import sweep, write_whole
 
 JPEG_QUALITY = 75  # a panel of 240 px images is below 100 kB
 FOLDER = "pictures"
@@ -73,10 +73,37 @@ def choose(
     gaps = (sign * (labels.double().cpu() - scores.double().cpu()).abs()).tolist()
     ranked = sorted(range(len(scores)), key=lambda index: (shares[index], gaps[index], index))
     abnormal = (labels.cpu() > 0).tolist()
-    first = [index for index in ranked if abnormal[index] == abnormal[ranked[0]]]
-    second = [index for index in ranked if abnormal[index] != abnormal[ranked[0]]]
-    in_turn = chain.from_iterable(zip_longest(first, second))
-    return [index for index in in_turn if index is not None][:count]
+    return in_turn(ranked, abnormal, abnormal[ranked[0]] if ranked else True)[:count]
+
+
+def in_turn(ranked: Sequence[int], abnormal: Sequence[bool], first: bool) -> list[int]:
+    """Return ranked images with both labels in turn, those where `abnormal` is `first` first.
+
+    When one label has no more images, the rest of the other one follows.
+    """
+    one = [index for index in ranked if abnormal[index] == first]
+    other = [index for index in ranked if abnormal[index] != first]
+    turns = chain.from_iterable(zip_longest(one, other))
+    return [index for index in turns if index is not None]
+
+
+def choose_ranked(
+    scores: Tensor, labels: Tensor, count: int, order: str, generator: torch.Generator
+) -> list[tuple[int, str]]:
+    """Return the images to draw, each with the order that it was chosen by.
+
+    As `choose`, and for "mixed": half of them, rounded down, are the worst, and the others random
+    ones of both labels in turn, abnormal first. Those are the same for each scoring of a test set
+    whose generator is in the same state, so that its maps can stand side by side.
+    """
+    if order != MIXED:
+        chosen = choose(scores, labels, count, order, generator)
+        return [(index, order) for index in chosen]
+    drawn = choose(scores, labels, len(scores), "random", generator)
+    random = in_turn(drawn, (labels.cpu() > 0).tolist(), True)[: count - count // 2]
+    worst = choose(scores, labels, count, "worst")
+    others = [index for index in worst if index not in random][: count // 2]
+    return [*((index, "worst") for index in others), *((index, "random") for index in random)]
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -154,6 +181,7 @@ def write_pictures(
     in the entries are relative to `folder`; "mask" is None where there is none.
     """
     remove_pictures(folder)
+    sweep(folder / FOLDER)
     entries = []
     for picture in chosen:
         entry: dict[str, Any] = {
@@ -165,7 +193,8 @@ def write_pictures(
         }
         for kind, (ending, content) in picture_files(picture, threshold, scale).items():
             path = f"{FOLDER}/{picture.index:05d}{ending}"
-            write_whole(folder / path, partial(Path.write_bytes, data=content))
+            write = partial(Path.write_bytes, data=content)
+            write_whole(folder / path, write, flush_folder=False)
             entry[kind] = path
         entries.append(entry)
     return entries

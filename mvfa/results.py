@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from mvfa.memory import peak_memory
 from mvfa.options import ZERO, Options
 from mvfa.packing import packs
 from mvfa.predictions import Predictions
+from mvfa.protocol import protocol_text, training_of
+from mvfa.resume import Progress
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -62,7 +64,7 @@ def image_files(images: ImageSet, data_path: Path) -> list[str]:
 def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Evaluation) -> None:
     """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set.
 
-    The memory score is empty in zero-shot.
+    The memory score is empty in zero-shot, case and slice where they are not known.
     """
     import pandas as pd  # slow to import, and the last thing that a run needs
 
@@ -74,10 +76,23 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
             "score": evaluation.scores.double().numpy(),
             "text_score": evaluation.text_scores.double().numpy(),
             "memory_score": None if memory is None else memory.double().numpy(),
+            "case": [place.case for place in test_set.places],
+            "slice": pd.array([place.slice for place in test_set.places], "Int64"),
         }
     )
     path = out / "scores.csv"
     write_whole(path, lambda partial: table.to_csv(partial, index=False, chunksize=CSV_ROWS))
+
+
+def image_counts(test_set: ImageSet) -> dict[str, int | None]:
+    """Return the normal and abnormal images of a test set, and its cases, None if none is known."""
+    abnormal = int(test_set.labels.sum())
+    cases = {place.case for place in test_set.places if place.case is not None}
+    return {
+        "normal": len(test_set) - abnormal,
+        "abnormal": abnormal,
+        "cases": len(cases) or None,
+    }
 
 
 def write_results(
@@ -87,12 +102,14 @@ def write_results(
     evaluation: Evaluation,
     test_set: ImageSet,
     adapters: Path | None,
+    earlier_seconds: float = 0.0,
     **more: Any,
 ) -> None:
     """Write metrics.json and scores.csv at the first rank, and say what the run has written.
 
     `weights` is CLIP's file and `adapters` that of the scored adapters, None where they were not
-    saved; `more` goes into metrics.json as it is.
+    saved; `earlier_seconds` is the time of a training before it was stopped; `more` goes into
+    metrics.json as it is.
     """
     if not env.world.first:
         return
@@ -111,9 +128,11 @@ def write_results(
         "weights": {"file": str(weights), "sha256": file_hash(weights)},
         "adapters": adapters and {"file": str(adapters), "sha256": sha256(adapters)},
         "processes": env.world.size,
-        "seconds": round(time.perf_counter() - env.started, 3),
+        "seconds": round(earlier_seconds + time.perf_counter() - env.started, 3),
         "peak_memory_bytes": peak_memory(env.device),
     }
+    if not training:
+        content["protocol"] = protocol_text(content)
     write_scores(out, options, test_set, evaluation)
     write_json(out / "metrics.json", content, indent=2)  # last: its presence says the run is whole
     written = [out / "metrics.json", out / "scores.csv"]
@@ -121,6 +140,10 @@ def write_results(
         written.append(out / "curves.json")
     if more.get("pictures"):
         written.append(out / "pictures")
+    if options.page:
+        from mvfa.run_page import write_run_page  # imports Plotly, which is slow
+
+        written.append(write_run_page(out))
     if adapters is not None and training:
         written.append(adapters)
     print("wrote", *written, file=sys.stderr)
@@ -130,7 +153,7 @@ def remove_results(out: Path) -> None:
     """Remove the files of an earlier run from an output folder, metrics.json first."""
     from mvfa.pictures import remove_pictures  # imports OpenCV, which is slow
 
-    for name in ("metrics.json", "curves.json", "scores.csv"):
+    for name in ("metrics.json", "curves.json", "scores.csv", "index.html"):
         (out / name).unlink(missing_ok=True)
     remove_pictures(out)
 
@@ -142,10 +165,13 @@ def write_training_results(
     kept: Keeper,
     selection: Selection,
     test_set: ImageSet,
-    losses: Sequence[float],
+    progress: Progress,
     shots: Shots | None = None,
 ) -> Evaluation:
-    """Write what a training was and gave; return the evaluation of the adapters that are kept."""
+    """Write what a training was and gave; return the evaluation of the adapters that are kept.
+
+    The state that the training would go on from is removed then.
+    """
     evaluation = kept.evaluation
     assert evaluation is not None, "the kept adapters are tested at the end"
     if env.world.first:
@@ -157,12 +183,14 @@ def write_training_results(
         evaluation,
         test_set,
         kept.path,
+        earlier_seconds=progress.earlier_seconds,
         **selection.as_dict(),
-        train_loss=losses,
+        train_loss=progress.losses,
         train_objects=list(kept.about["train_objects"] or ()) or None,
         shots=shots and shots.names(),
         empty_masks=test_set.empty_masks,
     )
+    progress.remove()
     return evaluation
 
 
@@ -184,11 +212,15 @@ def write_test_results(
             threshold=options.threshold,
             resamples=options.bootstrap,
             seed=options.seed,
+            cases=[place.case for place in test_set.places],
+            slices=[place.slice for place in test_set.places],
         )
         remove_results(options.out)  # not earlier: what takes time, and may fail, is done
         more["details"], curves = split_curves(details)
         write_json(options.out / "curves.json", curves)
         more["empty_masks"] = test_set.empty_masks
+        more["test_images"] = image_counts(test_set)
+        more["training"] = training_of(adapters)
         if options.pictures:
             threshold, pictures = draw_pictures(options, evaluation, predictions, test_set, details)
             more |= {"threshold": threshold, "pictures": pictures}
@@ -204,7 +236,7 @@ def draw_pictures(
 ) -> tuple[float, list[dict[str, Any]]]:
     """Write the pictures; return the threshold of their contours and metrics.json's entries."""
     from mvfa.panels import SCALE, Picture  # imports OpenCV, which is slow
-    from mvfa.pictures import choose, write_pictures
+    from mvfa.pictures import choose_ranked, write_pictures
 
     maps = Maps(predictions)
     files = image_files(test_set, options.data_path)
@@ -215,14 +247,15 @@ def draw_pictures(
     labels = test_set.labels
     order = options.picture_order
     pictures = []
-    for i in choose(evaluation.scores, labels, options.pictures, order, generator):
+    chosen = choose_ranked(evaluation.scores, labels, options.pictures, order, generator)
+    for i, rank in chosen:
         text, memory, final = maps.block(slice(i, i + 1))  # each [1, S, S]
         picture = Picture(
             index=i,
             file=files[i],
             label=int(labels[i]),
             score=float(evaluation.scores[i]),
-            rank=order,
+            rank=rank,
             image=test_set[i].image.permute(1, 2, 0).numpy(),  # [S, S, 3]
             mask=test_set.mask(i).numpy() if predictions.masks is not None else None,
             text_map=text[0].cpu().numpy(),

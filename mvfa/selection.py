@@ -4,7 +4,7 @@
 the images of `valid` that are not shots. "last": the end of the training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -102,8 +102,8 @@ class Selection:
         """Measure what the rules need after `epoch` epochs; keep the adapters if the rule says so.
 
         `test` scores the test set, and `valid` the images of `valid` of each object, if there are
-        any. Adapters that are chosen without the test set are saved before it is scored, which may
-        fail. Return the evaluation of the test set, None if it was not scored.
+        any. At the end, adapters that are chosen without the test set are saved before it is
+        scored, which may fail. Return the evaluation of the test set, None if it was not scored.
         """
         chosen = self.start(epoch, last=last)
         if valid and self.add_valid(mean([Aurocs.of(score()) for score in valid])):
@@ -112,12 +112,28 @@ class Selection:
             kept.keep(epoch)
         if not self.needs_test(last=last):
             return None
+        if last and self.rule != "test":  # else this test may change the choice
+            kept.save()
         evaluation = test()
         if self.add_test(Aurocs.of(evaluation), oracle=oracle):
             kept.keep(epoch, evaluation)
         elif chosen:
             kept.evaluation = evaluation
         return evaluation
+
+    def state(self) -> dict[str, Any]:
+        """Return what was measured and chosen as JSON values, see `restore_state`."""
+        moments = {
+            rule: next(i for i, each in enumerate(self.history) if each is moment)
+            for rule, moment in self.chosen.items()
+        }
+        return {"history": self.history, "chosen": moments, "best": self.best}
+
+    def restore_state(self, values: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.history = list(values["history"])
+        self.chosen = {rule: self.history[i] for rule, i in values["chosen"].items()}
+        self.best = dict(values["best"])
 
     @property
     def is_best(self) -> bool:
@@ -130,10 +146,11 @@ class Selection:
         return rule == self.rule
 
     def finish(self, kept: Keeper, test: Callable[[], Evaluation]) -> Evaluation | None:
-        """Score the test set at the end for adapters that were chosen earlier, without it.
+        """Save the kept adapters, and score the test set if they were chosen earlier without it.
 
         Return that evaluation, None if the kept adapters have been tested already.
         """
+        kept.save()
         if kept.evaluation is not None:
             return None
         kept.restore()

@@ -1,10 +1,10 @@
 """Text features of nouns, cached on disk: encoding 420 sentences takes seconds."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,8 +48,10 @@ def cached_text_features(clip: CLIP, noun: str, precision: str, folder: Path | N
     cached = read_entry(path, clip.config.embed_dim)
     if cached is None:
         cached = text_features(clip, noun).cpu()
+        data = io.BytesIO()
+        torch.save(cached, data)  # saved straight to a file, it would hold the file's name
         with suppress(OSError):
-            write_whole(path, partial(torch.save, cached))
+            write_whole(path, lambda part: part.write_bytes(data.getbuffer()))
     return cached.to(clip.device)
 
 

@@ -24,6 +24,7 @@ ENOUGH = 19  # normals that allow a false positive rate of 5 %
 DEFAULT_RULE = "fpr=0.05"
 FALLBACK_RULE = "max"
 CONFIDENCE = 0.95  # of each end of an interval
+BISECTIONS = 64  # the last halves 1e-19
 SHARE_RULE = re.compile(r"(fpr|sens)=((?:\d+\.?\d*|\.\d+)(?:[eE]-?\d{1,2})?)")
 RULES = "fpr=A and sens=S with shares between 0 and 1, f1, max, or a number"
 
@@ -221,10 +222,8 @@ def promised(k: int, count: int) -> Rate:
     For one set of known images it is drawn from Beta(k, count + 1 - k). The value is the mean, the
     ends are the points that 5 % of sets are beyond, on either side.
     """
-    from scipy.stats import beta
-
-    low, high = beta.ppf([1 - CONFIDENCE, CONFIDENCE], k, count + 1 - k)
-    return Rate(k / (count + 1), float(low), float(high))
+    low, high = (beta_quantile(share, k, count + 1 - k) for share in (1 - CONFIDENCE, CONFIDENCE))
+    return Rate(k / (count + 1), low, high)
 
 
 def measured(found: int, count: int) -> Rate:
@@ -232,11 +231,33 @@ def measured(found: int, count: int) -> Rate:
 
     Each end holds with 95 % confidence: where all are found, the lower one is 0.05^(1 / count).
     """
-    from scipy.stats import beta
+    low = beta_quantile(1 - CONFIDENCE, found, count + 1 - found) if found else 0.0
+    high = beta_quantile(CONFIDENCE, found + 1, count - found) if found < count else 1.0
+    return Rate(found / count, low, high)
 
-    low = beta.ppf(1 - CONFIDENCE, found, count + 1 - found) if found else 0.0
-    high = beta.ppf(CONFIDENCE, found + 1, count - found) if found < count else 1.0
-    return Rate(found / count, float(low), float(high))
+
+def beta_quantile(share: float, a: int, b: int) -> float:
+    """Return the point that a share of Beta(a, b) lies below, for whole a and b from 1 on.
+
+    Beta(a, b) lies below x as often as n = a + b - 1 draws, each a hit with probability x, give a
+    hits or more; bisection finds x. It is scipy.special.betaincinv, which takes longer to import
+    than all else that predict.py does with an image's score.
+    """
+    n = a + b - 1
+    hits = np.arange(a, n + 1)
+    ways = np.array(
+        [math.lgamma(n + 1) - math.lgamma(h + 1) - math.lgamma(n - h + 1) for h in hits]
+    )
+    low = 0.0
+    high = 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        logs = ways + hits * math.log(middle) + (n - hits) * math.log1p(-middle)
+        if np.exp(logs).sum() < share:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def sensitivity_of(value: float, abnormal: Scores) -> tuple[Rate | None, str]:

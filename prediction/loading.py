@@ -1,14 +1,17 @@
 """Load the detector that the flags name."""
 
+from collections.abc import Sequence
+
 import torch
 
 from mvfa.detector import Detector
+from prediction.discovery import IMAGE, Source
 from prediction.options import PredictOptions
 from utils import choose_device
 
 
-def load_detector(options: PredictOptions) -> Detector:
-    """Load the detector, on its device and with its threshold. Raises UserError."""
+def load_detector(options: PredictOptions, sources: Sequence[Source]) -> Detector:
+    """Load the detector for some sources, on its device, with its threshold. Raises UserError."""
     device: torch.device = choose_device(options.device)
     return Detector.load(
         options.detector,
@@ -16,4 +19,5 @@ def load_detector(options: PredictOptions) -> Detector:
         device=device,
         precision=options.precision,
         threshold=options.threshold,
+        late=[source.kind for source in sources] == [IMAGE],
     )

@@ -19,6 +19,7 @@ from prediction.records import DICOM, MAPS, OVERLAYS
 from utils import write_whole
 
 JPEG_QUALITY = 90
+ZIP_QUALITY = 65557  # libtiff's name for the level of deflate; it is not written to the file
 REMARK = "MVFA anomaly map, research only, not for clinical use"
 
 
@@ -32,13 +33,19 @@ def jpeg(image: Image.Image) -> bytes:
 def tiff(values: npt.NDArray[np.float32]) -> bytes:
     """Return a map [H, W] float32 as a TIFF file."""
     file = io.BytesIO()
-    Image.fromarray(values).save(file, "TIFF", compression="tiff_adobe_deflate", description=REMARK)
+    Image.fromarray(values).save(
+        file,
+        "TIFF",
+        compression="tiff_adobe_deflate",
+        tiffinfo={ZIP_QUALITY: 1},  # two thirds of the time, and the same size
+        description=REMARK,
+    )
     return file.getvalue()
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file, whole or not at all."""
-    write_whole(path, partial(Path.write_bytes, data=data))
+    """Write a file, whole or not at all; the run's log, written after it, flushes its name."""
+    write_whole(path, partial(Path.write_bytes, data=data), flush_folder=False)
     return path
 
 

@@ -7,13 +7,14 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from utils import write_whole
+from utils import sweep, write_whole
 
 RUN = "run.json"
 TABLE = "scores.csv"
@@ -109,6 +110,8 @@ def begin(out: Path, settings: Mapping[str, Any]) -> bool:
             )
         for log in log_files(out):
             drop_failures(log)
+        for name in (OVERLAYS, MAPS, DICOM):
+            sweep(out / name, below=True)
         return True
     text = json.dumps(settings, indent=2) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
@@ -183,9 +186,10 @@ class Log:
         self.file = path.open("a", encoding="utf-8")
 
     def add(self, new: Sequence[Record]) -> None:
-        """Append records; they are on disk when this returns, but for the system's own cache."""
+        """Append records; they are on disk when this returns."""
         self.file.write("".join(json.dumps(record) + "\n" for record in new))
         self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from errors import UserError
 from mvfa.calibration import Calibration, display, probability
 from mvfa.console import note, progress
-from mvfa.detector import Detector
+from mvfa.detector import Detector, PatchValues
 from mvfa.detector_result import Result
 from mvfa.distributed import World
+from mvfa.side_by_side import SideBySide
 from prediction.discovery import IMAGE, Source
 from prediction.options import PredictOptions
 from prediction.outputs import write_outputs
@@ -112,11 +113,12 @@ class Run:
         try:
             with (
                 ThreadPoolExecutor(THREADS) as pool,
+                SideBySide(self.detector) as patch_values,
                 progress(len(sources), "predict", "file", HERE) as bar,
             ):
                 writing: list[Future[Record]] = []
                 for batch in self.batches(pool, sources):
-                    scored = self.score(batch)
+                    scored = self.score(batch, patch_values)
                     log.add([future.result() for future in writing])
                     bar.update(len(writing))
                     writing = [pool.submit(self.write, *one) for one in scored]
@@ -137,13 +139,13 @@ class Run:
                 yield batch
 
     def score(
-        self, batch: Sequence[tuple[Source, Loaded | str]]
+        self, batch: Sequence[tuple[Source, Loaded | str]], patch_values: PatchValues
     ) -> list[tuple[Source, Loaded | str, list[Result]]]:
         """Score the images of several sources together; return the results of each."""
         images = [
             image for _, loaded in batch if isinstance(loaded, Loaded) for image in loaded.images
         ]
-        results = iter(self.detector.results(images))
+        results = iter(self.detector.results(images, patch_values))
         return [
             (
                 source,

@@ -31,7 +31,9 @@ def run_shard(options: PredictOptions, shard: int, shards: int, device: str | No
         if source.belongs(shard, shards) and source.name not in done
     ]
     if sources:
-        Run(load_detector(options), options, options.out / log_name(shard, shards))(sources)
+        Run(load_detector(options, sources), options, options.out / log_name(shard, shards))(
+            sources
+        )
     return len(sources)
 
 

@@ -6,19 +6,21 @@ from typing import Any
 
 from CLIP.hashing import hash_ahead
 from CLIP.weight_files import weight_path
-from mvfa.detector_file import read_description
+from mvfa.detector_file import hash_tensors_ahead, read_description
 from prediction.options import PredictOptions, parse
 
 
 def start(argv: Sequence[str] | None = None) -> tuple[PredictOptions, dict[str, Any]]:
-    """Return the options and the detector's description, and start to hash the CLIP weights.
+    """Return the options and the detector's description, and start to hash both files.
 
-    They are hashed in the background while torch is imported. Raises UserError for flags that
-    cannot work, and if a file is missing.
+    The CLIP weights and the detector are hashed in the background while torch is imported. Raises
+    UserError for flags that cannot work, and if a file is missing.
     """
     options = parse(argv)
     about = read_description(options.detector)
-    hash_ahead(weight_path(about["model_name"], options.clip_path))
+    weights = weight_path(about["model_name"], options.clip_path)
+    hash_tensors_ahead(options.detector)
+    hash_ahead(weights)
     return options, about
 
 

@@ -193,7 +193,7 @@ def gather(
             images[key] = found
         else:
             masks[key] = found
-    return Contents(info, groups, images, masks)
+    return Contents(info, top, groups, images, masks)
 
 
 def object_findings(data_path: Path, contents: Contents, lists: Path) -> Iterator[Finding]:
@@ -205,7 +205,7 @@ def object_findings(data_path: Path, contents: Contents, lists: Path) -> Iterato
     yield from mask_findings(contents)
     yield from duplicate_findings(contents)
     yield from list_findings(contents, lists)
-    yield from case_findings(contents)
+    yield from case_findings(contents, lists)
 
 
 def row(contents: Contents, group: Group) -> Row:

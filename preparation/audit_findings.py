@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dataset.catalog import ObjectInfo
@@ -47,9 +48,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Contents:
-    """An object's folder and what its files hold, by path below it."""
+    """An object's folder `top` and what its files hold, by path below it."""
 
     info: ObjectInfo
+    top: Path
     groups: list[Group]
     images: dict[str, ImageFacts]
     masks: dict[str, MaskFacts]

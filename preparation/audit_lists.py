@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataset.cases import read_case
-from dataset.draws import TAGS, group_by_case
+from dataset.cases import Place, places
+from dataset.draws import TAGS
 from dataset.layout import SPLITS
+from errors import UserError
 from preparation.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
 
 LIST = re.compile(r"([1-9]\d*)-shot\.txt")
 LINE = re.compile(rf"([{''.join(TAGS.values())}])-(\d+)")
+NEAR = 2  # slices
 STATES = {tag: state for state, tag in TAGS.items()}
 
 
@@ -85,19 +87,78 @@ def one_draw(
     yield from found(ERROR, "list_absent", "name", text, absent)
 
 
-def case_findings(contents: Contents) -> Iterator[Finding]:
-    """Yield how many cases (patients) file names show, and how many are in both splits."""
-    pattern = contents.info.cases
-    groups = [group.images.names for group in contents.groups]
-    if not pattern and not any(len(c) > 1 for names in groups for c in group_by_case(names)):
+def image_places(contents: Contents) -> dict[str, Place]:
+    """Return the case and slice of every image, by its path below the object's folder.
+
+    Empty where a cases.csv cannot be used; `table_findings` says why.
+    """
+    files = {
+        group.image(name): group.images.folder / name
+        for group in contents.groups
+        for name in group.images.names
+    }
+    try:
+        found = places(list(files.values()), contents.info, contents.top)
+    except UserError:
+        return {}
+    return dict(zip(files, found, strict=True))
+
+
+def table_findings(contents: Contents) -> Iterator[Finding]:
+    """Yield why the cases.csv of the object cannot be used, if it cannot."""
+    files = [g.images.folder / name for g in contents.groups for name in g.images.names]
+    try:
+        places(files, contents.info, contents.top)
+    except UserError as error:
+        yield Finding(ERROR, "cases_table", str(error))
+
+
+def listed_shots(contents: Contents, lists: Path) -> set[str]:
+    """Return the paths below the object's folder of all images that shot lists name."""
+    named: set[str] = set()
+    for path in sorted((lists / contents.info.name).glob("*-shot.txt")):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue  # `list_findings` says so
+        for key, _, rest in (line.partition(":") for line in lines):
+            if match := LINE.fullmatch(key.strip()):
+                group = contents.group("valid", STATES[match[1]])
+                named.update(group.image(name) for name in rest.split())
+    return named
+
+
+def case_findings(contents: Contents, lists: Path) -> Iterator[Finding]:
+    """Yield how many cases (patients) there are in each split, and what test and shots share."""
+    yield from table_findings(contents)
+    found_places = image_places(contents)
+    by_split = {
+        split: [
+            (path, place) for path, place in found_places.items() if path.startswith(f"{split}/")
+        ]
+        for split in SPLITS
+    }
+    cases = {split: {p.case for _, p in pairs if p.case} for split, pairs in by_split.items()}
+    if not any(cases.values()):
         return
-    cases: dict[str, set[str]] = {split: set() for split in SPLITS}
-    for group in contents.groups:
-        read = (read_case(name, pattern) for name in group.images.names)
-        cases[group.split].update(case for case in read if case)
     common = sorted(set.intersection(*cases.values()))
     counts = ", ".join(f"{len(cases[split]):,} in {split}" for split in SPLITS)
-    text = f"cases (patients) by file name: {counts}, {len(common):,} in both"
+    text = f"cases (patients): {counts}, {len(common):,} in both"
     if common:
         text += "; their images are no independent test of shots taken from them"
     yield Finding(NOTE, "cases", text, tuple(common))
+    shots = [found_places[path] for path in listed_shots(contents, lists) if path in found_places]
+    own = {shot.case for shot in shots if shot.case}
+    text = "of cases that gave a listed shot; --disjoint_cases yes leaves them out"
+    same = [path for path, place in by_split["test"] if place.case in own]
+    yield from found(NOTE, "shot_cases", "test image", text, same)
+    close = [path for path, place in by_split["test"] if any(near(place, s) for s in shots)]
+    text = f"next to a listed shot: of its case, at most {NEAR} slices away"
+    yield from found(NOTE, "shot_neighbours", "test image", text, close)
+
+
+def near(place: Place, shot: Place) -> bool:
+    """Return whether an image is of a shot's case and at most NEAR slices away from it."""
+    if place.case is None or place.slice is None or shot.slice is None:
+        return False
+    return place.case == shot.case and abs(place.slice - shot.slice) <= NEAR

@@ -10,12 +10,14 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from dataset.cases import COLUMNS, TABLE
 from dataset.catalog import SETTINGS
 from dataset.layout import image_folder, mask_folder, object_folder
 from errors import UserError
-from preparation.convert_plan import Conversion, Request, plan, setting_lines, summary
+from preparation.convert_plan import Conversion, Place, Request, plan, setting_lines, summary
 from preparation.convert_sources import (
     ABNORMAL_NAMES,
     AUTO,
@@ -35,7 +37,7 @@ from preparation.convert_tables import (
     read_ham10000,
     read_isic2019,
 )
-from utils import writable
+from utils import part_of, writable
 
 TABLES = {"ham10000": HAM_TABLE, "isic2019": ISIC_TABLE}
 
@@ -50,17 +52,15 @@ def convert(request: Request) -> Conversion:
     source = read_source(request)
     conversion = plan(request, source)
     writable(request.data_path, "--data_path")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        write_files(request, conversion, part)
-        replace_folder(part, target)
+        with part_of(target) as part:
+            write_files(request, conversion, part)
+            replace_folder(part, target)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written ({error.strerror}); free some space, or choose another "
             "--data_path"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return conversion
 
 
@@ -149,6 +149,8 @@ def write_files(request: Request, conversion: Conversion, top: Path) -> None:
         )
     if lines := setting_lines(conversion):
         (base / SETTINGS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if conversion.case_table:
+        write_cases(base / TABLE, request.name, conversion.places)
     with (base / "conversion.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["source", "mask", "image", "label", "case"])
@@ -157,6 +159,17 @@ def write_files(request: Request, conversion: Conversion, top: Path) -> None:
     content |= {"layout": conversion.layout, "summary": summary(conversion)}
     text = json.dumps(content, indent=2, default=str, ensure_ascii=False)
     (base / "conversion.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_cases(path: Path, name: str, places: Sequence[Place]) -> None:
+    """Write the cases and slice numbers of an object's images to its cases.csv."""
+    with path.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        writer.writerow(COLUMNS)
+        for place in places:
+            folder = image_folder(Path(), name, place.split, place.state)
+            file = (folder / place.name).relative_to(object_folder(Path(), name))
+            writer.writerow([file.as_posix(), place.case, place.entry.slice])
 
 
 def place_file(source: Path, target: Path, link: bool) -> None:
@@ -178,7 +191,7 @@ def replace_folder(part: Path, target: Path) -> None:
     if not os.path.lexists(target):
         built.rename(target)
         return
-    old = part.with_suffix(".old")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
     target.rename(old)
     try:
         built.rename(target)

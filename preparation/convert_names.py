@@ -9,8 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from dataset.cases import read_case
-from dataset.draws import group_by_case
+from dataset.cases import group_by_case, read_case
 from errors import UserError
 from preparation.convert_sources import AUTO, Entry
 

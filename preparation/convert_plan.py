@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dataset.cases import TABLE
 from dataset.catalog import ANY, CATALOG, HALF, SETTINGS
 from dataset.layout import LABELS, SPLITS
 from errors import UserError
@@ -82,12 +83,22 @@ class Place:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was, or will be, written: places, contents of object.toml, and lines that say it."""
+    """What was, or will be, written.
+
+    Args:
+        layout: the layout of the dataset.
+        places: where its entries go.
+        settings: contents of object.toml.
+        notes: lines that say what was done.
+        case_table: whether a cases.csv lists cases and slices, which file names do not show.
+
+    """
 
     layout: str
     places: list[Place]
     settings: dict[str, Any]
     notes: list[str]
+    case_table: bool
 
 
 def plan(request: Request, source: Source) -> Conversion:
@@ -118,7 +129,8 @@ def plan(request: Request, source: Source) -> Conversion:
     masks = any(entry.mask for entry in entries)
     if rule != HALF:
         notes.append("masks mark lesions by small values such as 1, so every value above 0 counts")
-    return Conversion(source.layout, places, settings(request, masks, rule, pattern), notes)
+    listed = any(p.entry.slice is not None or (p.case and pattern is None) for p in places)
+    return Conversion(source.layout, places, settings(request, masks, rule, pattern), notes, listed)
 
 
 def known_masks(request: Request, entries: list[Entry], notes: list[str]) -> list[Entry]:
@@ -206,7 +218,7 @@ def case_notes(places: Sequence[Place], pattern: str | None) -> list[str]:
             f"the dataset's own splits share cases: {len(common):,} ({some(sorted(common))})"
         )
     if pattern is None:
-        notes.append("file names do not show the cases, so draws of shots do not see them")
+        notes.append(f"file names do not show the cases; {TABLE} lists them")
     return notes
 
 

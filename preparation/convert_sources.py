@@ -42,6 +42,7 @@ class Entry:
         case: the patient, "" if the dataset does not say it.
         split: "valid", "test" or "train" where the dataset says it; "": to be chosen.
         kind: class or defect, which splits are balanced by.
+        slice: number of its slice, None if the dataset does not say it.
 
     """
 
@@ -51,6 +52,7 @@ class Entry:
     case: str = ""
     split: str = ""
     kind: str = ""
+    slice: int | None = None
 
 
 @dataclass

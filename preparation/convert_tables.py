@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("image", "label")
-OPTIONAL = ("mask", "case", "split")
+OPTIONAL = ("mask", "case", "slice", "split")
 LABEL_NAMES = FOLDER_LABELS | {"0": 0, "1": 1}
 SEPARATORS = ",;\t"
 HAM_TABLE = "ham10000_metadata"
@@ -60,7 +60,7 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
 
 
 def read_csv(path: Path, normal: Sequence[str] | None, abnormal: Sequence[str] | None) -> Source:
-    """Read a CSV with the columns image and label, and perhaps mask, case and split.
+    """Read a CSV with the columns image and label, and perhaps mask, case, slice and split.
 
     Paths are relative to the CSV's folder. Labels are 0 or 1, good or Ungood, normal or abnormal;
     with `normal` (and `abnormal`) they are classes, see `label_classes`. Raises UserError.
@@ -88,12 +88,15 @@ def read_csv(path: Path, normal: Sequence[str] | None, abnormal: Sequence[str] |
     splits = [SPLIT_NAMES.get(name.lower(), name) if name else "" for name in columns["split"]]
     odd = [split not in ("", "valid", "test") for split in splits]
     refuse_rows(path, table, "split that is not valid, test or empty", odd, "split")
+    odd = [bool(number) and not number.isdecimal() for number in columns["slice"]]
+    refuse_rows(path, table, "slice that is no whole number", odd, "slice")
+    slices = [int(number) if number else None for number in columns["slice"]]
     kinds = names if normal else blank
     refuse_divided(path, columns["case"], splits)
     entries = [
-        Entry(image, label, mask if label else None, case, split, kind)
-        for image, label, mask, case, split, kind in zip(
-            images, labels, masks, columns["case"], splits, kinds, strict=True
+        Entry(image, label, mask if label else None, case, split, kind, number)
+        for image, label, mask, case, split, kind, number in zip(
+            images, labels, masks, columns["case"], splits, kinds, slices, strict=True
         )
         if label is not None
     ]

@@ -1,4 +1,4 @@
-"""The record of downloads: size, SHA-256 and date of every file that arrived. Needs no torch.
+"""The record of downloads: size, SHA-256 and date of every file that arrived.
 
 `<data>/downloads.lock.json` tells a later download of the same name whether it has the same
 content. It belongs to the user, beside the images.
@@ -6,7 +6,6 @@ content. It belongs to the user, beside the images.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -70,19 +69,18 @@ class Ledger:
         self, name: str, url: str, size: int, sha256: str, files: dict[str, str] | None = None
     ) -> None:
         """Record a file, and write the record. Raises UserError if it cannot be written."""
+        from utils import write_whole  # imports torch, which a refused download need not wait for
+
         date = datetime.now(UTC).isoformat(timespec="seconds")
         self.entries[name] = Entry(url, size, sha256, date, files or {})
         content = {key: asdict(entry) for key, entry in sorted(self.entries.items())}
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        text = json.dumps(content, indent=2) + "\n"
         try:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            partial.replace(self.path)
+            write_whole(self.path, lambda part: part.write_text(text, encoding="utf-8"))
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({error.strerror}); make room or change --data_path"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -19,17 +19,37 @@ from mvfa.options import (
     add_weights,
 )
 from mvfa.recipe import CHOICES, RECIPES
-from report.experiments import SKIN, TABLES, StudyOptions
-from synthetic.settings import MODEL, MODEL_FLAGS, TRAINING_FLAGS
+from report.experiments import SHORTCUTS, SKIN, TABLES, StudyOptions
+from synthetic.settings import (
+    DEMO_ROOT,
+    DEPTHS,
+    MODEL,
+    MODEL_FLAGS,
+    PLAIN,
+    TRAINING_FLAGS,
+    demo_root,
+)
 
 SHOTS = (2, 4, 8, 16)  # K of figure 3
 PICTURES = 6  # of each run
 DEMO_JOBS = 4  # at most
+MOST_RUNS = 50  # seeds or draws that one number can ask for
+EVERYTHING = (*TABLES, SHORTCUTS)
 ROOT = Path("reproduction")
-DEMO_ROOT = Path("demo")
 EXAMPLES = ("table1 table2 --objects Brain Liver", "all --plan")
 # flags that change results: the page shows those that are not the defaults
-SHOWN = ("objects", "shots", "seeds", "draws", "recipe", "select", "epoch", "published")
+SHOWN = (
+    "depth",
+    "objects",
+    "shots",
+    "seeds",
+    "draws",
+    "disjoint_cases",
+    "recipe",
+    "select",
+    "epoch",
+    "published",
+)
 TRAINING_ONLY = ("seeds", "recipe", "select", "epoch")  # no effect on published adapters
 
 
@@ -41,6 +61,7 @@ class Request:
     root: Path
     plan: bool
     demo: bool
+    depth: str
     cluster: str | None
     jobs: int
     cluster_options: dict[str, str | int]
@@ -58,9 +79,9 @@ def add_tables(parser: Parser) -> None:
     flags.group.add_argument(
         "tables",
         nargs="+",
-        choices=[*TABLES, "all"],
+        choices=[*EVERYTHING, "all"],
         metavar="TABLE",
-        help=f"all, or some of {' '.join(TABLES)} (no default)",
+        help=f"all, or some of {' '.join(EVERYTHING)} (no default)",
     )
     several = {"nargs": "+"}
     flags.add(
@@ -84,21 +105,27 @@ def add_tables(parser: Parser) -> None:
     )
     flags.add(
         "seeds",
-        "one run for each; tables show mean and standard deviation",
-        [DEFAULT_SEED],
-        shown=DEFAULT_SEED,
+        f"one number: so many seeds, from {DEFAULT_SEED} upwards; several: these seeds. One run "
+        "for each; tables show mean, standard deviation and range",
+        [1],
+        shown=1,
         type=SEED,
         metavar="SEED",
         **several,
     )
     flags.add(
         "draws",
-        "draws of the shot lists, one run for each",
-        [0],
-        shown=0,
+        "one number: so many draws of the shot lists, from 0 upwards; several: these draws",
+        [1],
+        shown=1,
         type=number(int, 0),
         metavar="D",
         **several,
+    )
+    flags.yes_no(
+        "disjoint_cases",
+        "also give few-shot AUROCs without the test images of cases (patients) that gave a shot",
+        False,
     )
     flags.add(
         "pictures", "test images that each run draws", PICTURES, type=number(int, 0), metavar="N"
@@ -106,6 +133,12 @@ def add_tables(parser: Parser) -> None:
     group = flags.group.add_argument
     group("--plan", action="store_true", help="list the runs and what is missing, and stop")
     group("--demo", action="store_true", help="use synthetic images and a small stand-in for CLIP")
+    flags.add(
+        "depth",
+        "of the demo's images: which cases and slices they are of, see demo.py --help",
+        PLAIN,
+        choices=DEPTHS,
+    )
 
 
 def add_training(parser: Parser) -> None:
@@ -143,7 +176,12 @@ def add_files(parser: Parser) -> None:
     """Add what is read and written."""
     flags = Flags(parser, "files")
     folder = {"type": Path, "metavar": "DIR"}
-    flags.add("root", "folder of runs and report", shown=f"{ROOT}; demo: {DEMO_ROOT}", **folder)
+    flags.add(
+        "root",
+        "folder of runs and report",
+        shown=f"{ROOT}; demo: {DEMO_ROOT}, with a --depth {demo_root('<depth>')}",
+        **folder,
+    )
     flags.add(
         "data_path", "folder of the <obj>_AD folders", shown="data; demo: below --root", **folder
     )
@@ -235,6 +273,22 @@ def run_flags(values: argparse.Namespace) -> tuple[str, ...]:
     )
 
 
+def counted_or_listed(flag: str, values: Sequence[int], first: int) -> tuple[int, ...]:
+    """Return the seeds or draws of a flag: N from `first` upwards for one number N, else the list.
+
+    Values given twice count once. Raises UserError for one number that is 0 or above MOST_RUNS.
+    """
+    if len(values) > 1:
+        return tuple(dict.fromkeys(values))
+    count = values[0]
+    if not 1 <= count <= MOST_RUNS:
+        raise UserError(
+            f"--{flag} {count}: one number says how many, 1 to {MOST_RUNS}; to name a single one, "
+            f"write it twice: --{flag} {count} {count}"
+        )
+    return tuple(range(first, first + count))
+
+
 def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
     """Return the study that the flags ask for; values given twice count once."""
     base = root if values.demo else Path()
@@ -251,11 +305,11 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
     if model is None and values.clip_path is None:
         model = DEFAULT_MODEL
     return StudyOptions(
-        tables=TABLES if "all" in values.tables else tuple(values.tables),
+        tables=EVERYTHING if "all" in values.tables else tuple(values.tables),
         objects=tuple(dict.fromkeys(values.objects)),
         shots=tuple(dict.fromkeys(values.shots)),
-        seeds=tuple(dict.fromkeys(values.seeds)),
-        draws=tuple(dict.fromkeys(values.draws)),
+        seeds=counted_or_listed("seeds", values.seeds, DEFAULT_SEED),
+        draws=counted_or_listed("draws", values.draws, 0),
         data_path=data_path,
         fewshot_path=values.fewshot_path or lists,
         model_name=model,
@@ -265,6 +319,7 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
         neutral_flags=tuple(neutral),
         pictures=values.pictures,
         published=values.published,
+        disjoint_cases=values.disjoint_cases,
     )
 
 
@@ -274,13 +329,18 @@ def parse(argv: Sequence[str] | None) -> Request:
     cluster_options = dict(map(cluster_option, values.cluster_options))
     if values.published is not None:
         check_untrained(values)
-    root = values.root or (DEMO_ROOT if values.demo else ROOT)
+    if values.depth != PLAIN and not values.demo:
+        raise UserError(
+            f"--depth {values.depth} is of the demo's images; add --demo or leave it out"
+        )
+    root = values.root or (demo_root(values.depth) if values.demo else ROOT)
     demo_jobs = min(os.cpu_count() or 1, DEMO_JOBS)
     return Request(
         options=study_options(values, root),
         root=root,
         plan=values.plan,
         demo=values.demo,
+        depth=values.depth,
         cluster=values.cluster,
         jobs=values.jobs or (demo_jobs if values.demo else 1),
         cluster_options=cluster_options,

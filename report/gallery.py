@@ -1,62 +1,14 @@
-"""Pictures of the page: the gallery, and heat maps over images. Files are embedded as data URIs."""
+"""Pictures of the page: the gallery, heat maps over images, and the worst errors of its runs."""
 
-import base64
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from errors import UserError
-from mvfa.panels import LABELS, Pixels, colours, outline, overlay
-from mvfa.pictures import jpeg
+from mvfa.embedding import Entry, embedded, image_uri, overlay_uri, truth_uri
+from mvfa.error_cases import error_cases
+from mvfa.panels import LABELS
 from report.study import DONE, Cell, Study, TableSpec, number
 
 MIDDLE = 0.5  # the threshold of a run that recorded none
-MIME_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
-BAR_WIDTH = 256  # pixels of the colour bar
-
-Entry = Mapping[str, Any]  # of one picture, in metrics.json
-
-
-def data_uri(content: bytes, mime: str) -> str:
-    """Return a file's content as a data URI."""
-    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def unreadable(path: Path) -> UserError:
-    """Return the error for a picture that cannot be read."""
-    return UserError(f"{path} cannot be read; remove its folder and run the command again")
-
-
-def file_uri(path: Path) -> str:
-    """Return a picture's file as a data URI. UserError if it cannot be read."""
-    try:
-        return data_uri(path.read_bytes(), MIME_TYPES[path.suffix])
-    except OSError as error:
-        raise unreadable(path) from error
-
-
-def read_image(path: Path, mode: str) -> npt.NDArray[np.uint8]:
-    """Read an image file: mode "RGB" [S, S, 3], mode "L" [S, S]. UserError if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode), np.uint8)
-    except OSError as error:
-        raise unreadable(path) from error
-
-
-def jpeg_uri(pixels: Pixels) -> str:
-    """Return an RGB image [H, W, 3] as the data URI of a JPEG file."""
-    return data_uri(jpeg(pixels), MIME_TYPES[".jpg"])
-
-
-def colour_bar_uri() -> str:
-    """Return a colour bar from 0 (left) to 1 as a data URI."""
-    ramp = np.linspace(0, 1, BAR_WIDTH)[None].repeat(8, axis=0)
-    return jpeg_uri(colours(ramp))
 
 
 def has_pictures(cell: Cell) -> bool:
@@ -79,78 +31,76 @@ def gallery_cells(study: Study) -> list[Cell]:
     return list(chosen.values())
 
 
-def gallery_picture(folder: Path, entry: Entry) -> dict[str, Any]:
-    """Return a picture's entry with its files as data URIs; the image is embedded as JPEG."""
-    uris = {
-        "image_uri": jpeg_uri(read_image(folder / entry["image"], "RGB")),
-        "map_uri": file_uri(folder / entry["map"]),
-        "mask_uri": file_uri(folder / entry["mask"]) if entry["mask"] else None,
-        "panel_uri": file_uri(folder / entry["panel"]),
-    }
-    return dict(entry) | uris
-
-
 def gallery(study: Study) -> list[dict[str, Any]]:
-    """Return for each run shown: its name, its threshold in [0, 1], and its pictures."""
+    """Return for each run shown: its name, its threshold in [0, 1], its pictures and its errors."""
     runs = []
     for cell in gallery_cells(study):
         assert cell.folder is not None
         threshold = number(cell.metrics.get("threshold"))
-        pictures = [gallery_picture(cell.folder, entry) for entry in cell.metrics["pictures"]]
         runs.append(
             {
                 "label": cell.label,
                 "threshold": MIDDLE if threshold is None else threshold,
-                "pictures": pictures,
+                "pictures": [embedded(cell.folder, entry) for entry in cell.metrics["pictures"]],
+                "errors": error_cases(cell.folder, cell.metrics),
             }
         )
     return runs
 
 
-def heat_map(folder: Path, entry: Entry) -> dict[str, Any]:
-    """Return a picture's entry with the data URIs of image, true mask outline, and map over image.
-
-    "mask_note" says why there is no outline.
-    """
-    image = read_image(folder / entry["image"], "RGB")
-    values = read_image(folder / entry["map"], "L") / 255
-    mask = read_image(folder / entry["mask"], "L") > 0 if entry["mask"] else None
-    outlined = mask is not None and bool(mask.any())
-    return dict(entry) | {
-        "image_uri": jpeg_uri(image),
-        "mask_uri": jpeg_uri(outline(image, mask)) if mask is not None and outlined else None,
-        "mask_note": "" if outlined else "no mask" if mask is None else "empty mask",
-        "overlay_uri": jpeg_uri(overlay(image, values)),
-    }
-
-
-def first_pictures(cell: Cell | None) -> dict[str, dict[str, Any]]:
-    """Return the heat maps of a run's first abnormal and first normal picture, by label."""
-    if cell is None or cell.folder is None:
+def entries_of(cell: Cell | None, label: str) -> dict[str, Entry]:
+    """Return a run's pictures of a label, by the image's file; random ones come first."""
+    if cell is None:
         return {}
-    entries: dict[str, Entry] = {}
-    for entry in cell.metrics["pictures"]:
-        entries.setdefault(LABELS[entry["label"]], entry)
-    return {label: heat_map(cell.folder, entry) for label, entry in entries.items()}
+    entries = [e for e in cell.metrics["pictures"] if LABELS[e["label"]] == label]
+    return {e["file"]: e for e in sorted(entries, key=lambda e: e["rank"] != "random")}
+
+
+def shared_file(runs: Sequence[Mapping[str, Entry]]) -> str | None:
+    """Return the image that most runs have drawn, the first of equal ones; None without any."""
+    files = dict.fromkeys(file for run in runs for file in run)
+    return max(files, key=lambda file: sum(file in run for run in runs), default=None)
+
+
+def heat_map_line(cells: Sequence[Cell | None], label: str) -> dict[str, Any] | None:
+    """Return one line of a table of heat maps: an image, its true mask, and each run's map over it.
+
+    A map is None where its run has not drawn this image. None where no run has an image of the
+    label.
+    """
+    runs = [entries_of(cell, label) for cell in cells]
+    file = shared_file(runs)
+    if file is None:
+        return None
+    maps: list[dict[str, Any] | None] = []
+    image: dict[str, Any] = {}
+    for cell, run in zip(cells, runs, strict=True):
+        if cell is None or file not in run:
+            maps.append(None)
+            continue
+        assert cell.folder is not None
+        entry = run[file]
+        if not image:
+            mask, note = truth_uri(cell.folder, entry)
+            image = {"image_uri": image_uri(cell.folder, entry), "rank": entry["rank"]}
+            image |= {"mask_uri": mask, "mask_note": note}
+        uri = overlay_uri(cell.folder, entry)
+        maps.append({"overlay_uri": uri, "score": entry["score"]})
+    return {"label": label, "file": file, "maps": maps} | image
 
 
 def heat_map_rows(study: Study, spec: TableSpec) -> list[dict[str, Any]]:
-    """Return a table of heat maps: for each object and label, one picture for each row of `spec`.
+    """Return a table of heat maps: of each object an abnormal and a normal image.
 
-    Abnormal images come first. A picture is None where the run has none; objects without any
+    Each has a map for each row of `spec`, of its first run with pictures. Objects without any
     picture are left out. Empty unless the table has heat maps.
     """
     rows = []
     for obj in spec.objects if spec.heat_maps else ():
-        runs = [
-            first_pictures(next(filter(has_pictures, study.at(spec.name, row, obj)), None))
-            for row in spec.rows
+        cells = [
+            next(filter(has_pictures, study.at(spec.name, row, obj)), None) for row in spec.rows
         ]
-        lines = [
-            {"label": label, "pictures": [run.get(label) for run in runs]}
-            for label in reversed(LABELS)
-            if any(label in run for run in runs)
-        ]
+        lines = [line for label in reversed(LABELS) if (line := heat_map_line(cells, label))]
         if lines:
             rows.append({"object": obj, "lines": lines})
     return rows

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from CLIP.hashing import file_hash, sha256
 from CLIP.weight_files import weight_path
-from dataset.catalog import SETTINGS, existing_folder
+from dataset.catalog import CATALOG, SETTINGS, existing_folder
 from dataset.layout import LABELS, image_folder, list_images, object_folder
 from dataset.medical_zero import others
 from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
-from mvfa.options import FEW, ZERO
+from mvfa.options import FEW, MIXED, ZERO
 from mvfa.recipe import LEVELS
 from report.experiments import (
     ALL_LEVELS_ROW,
@@ -28,6 +28,7 @@ from report.experiments import (
     AMONG,
     BRANCH_ROWS,
     FEW_ROW,
+    MASK_ROW,
     NORMAL_ROW,
     PAPER_SHOT,
     PROJECTOR_ROW,
@@ -143,7 +144,10 @@ def switch_cells(factory: CellFactory) -> list[CellSpec]:
     rows = {**SWITCHES, ALL_SWITCHES: every}
     # the rows start from the released recipe, whatever --recipe says
     released = ("--recipe", "released") if "paper" in factory.options.run_flags else ()
-    return [factory.few(row, *released, *switch_flags(names)) for row, names in rows.items()]
+    cells = [factory.few(row, *released, *switch_flags(names)) for row, names in rows.items()]
+    if factory.obj in CATALOG and not CATALOG[factory.obj].masks:
+        return cells
+    return [*cells, factory.few(MASK_ROW, *released, "--mask_rule", "any")]
 
 
 def all_shots_cells(factory: CellFactory) -> list[CellSpec]:
@@ -187,7 +191,13 @@ def cell_specs(options: StudyOptions) -> list[CellSpec]:
             cells = CELLS[table](CellFactory(options, table, obj, seed, draw))
             first = draw == options.draws[0]
             specs += [cell for cell in cells if first or (cell.shot and table != "allshots")]
-    return specs
+    if not options.disjoint_cases:
+        return specs
+    more = ("--disjoint_cases", "yes")
+    return [
+        replace(spec, flags=(*spec.flags, *more)) if spec.script == "test_few" else spec
+        for spec in specs
+    ]
 
 
 def digest(*content: object) -> str:
@@ -284,7 +294,8 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     if draws_instead(spec.obj, spec.shot, options.fewshot_path, spec.draw):
         return ""
     if spec.shot and listed_shots(options, spec.obj, flags) is None:
-        return f"no list of {spec.shot} shots with draw {spec.draw}"
+        command = f"prepare_data.py draw --obj {spec.obj} --draws {spec.draw + 1} --overwrite"
+        return f"no list of {spec.shot} shots with draw {spec.draw}; python {command} writes it"
     return ""
 
 
@@ -306,6 +317,11 @@ def missing_adapters(spec: CellSpec, folder: Path) -> str:
     return "" if path.is_file() else f"no published adapters {path}"
 
 
+def picture_flags(options: StudyOptions) -> tuple[str, ...]:
+    """Return the flags of every test's pictures: worst errors, and images that tests share."""
+    return ("--pictures", str(options.pictures), "--picture_order", MIXED)
+
+
 def jobs_of(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[Job, Job]:
     """Return the training and the test of a cell; their folders are below `root`."""
     if options.published is not None:
@@ -324,7 +340,7 @@ def jobs_of(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[Job, Job
     train_flags = (*shared, *options.training_flags[training.setting])
     if training.setting == FEW:
         train_flags += lists
-    pictures = ("--pictures", str(options.pictures))
+    pictures = picture_flags(options)
     test_flags = (*shared, *spec.flags, *pictures)
     if spec.script == "test_few":
         test_flags += lists
@@ -341,7 +357,7 @@ def published_jobs(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[J
     adapters = published_adapters(training, options.published)
     code = digest(sha256(adapters) if adapters.is_file() else None)
     folder = root / f"published-{training_name(training, options)}-{code}"
-    pictures = ("--pictures", str(options.pictures))
+    pictures = picture_flags(options)
     flags = (
         "--obj",
         spec.obj,
@@ -389,4 +405,4 @@ def branch_result(cell: Cell, branch: str) -> Cell:
         "details": None,
         "pictures": None,
     }
-    return replace(cell, metrics={**cell.metrics, **results})
+    return replace(cell, metrics={**cell.metrics, **results}, branch=branch)

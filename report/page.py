@@ -3,19 +3,36 @@
 The page needs no other file and no network. Equal studies give equal bytes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-
+from mvfa.curve_plots import Plot, curve_plots
+from mvfa.embedding import data_uri
 from mvfa.markdown import escape
-from report.compact import NONE, SOURCES, Compact, compact_table
-from report.gallery import colour_bar_uri, gallery, heat_map_rows
-from report.plots import Plot, curve_plots, shot_plots
+from mvfa.pages import (
+    DEMO_NOTE,
+    DISCLAIMER,
+    counted,
+    flat,
+    make_environment,
+    plotly_script,
+    script_json,
+    template_text,
+)
+from report.compact import SOURCES, Compact, compact_table
+from report.comparisons import (
+    LEVEL,
+    best_cells,
+    cached_reader,
+    comparison_table,
+    comparisons_of,
+)
+from report.gallery import gallery, heat_map_rows
+from report.plots import shot_plots
+from report.rivals import load_rivals, rival_table, side_by_side
+from report.settings import protocols
+from report.shortcuts import shortcut_row, shortcut_table
 from report.study import (
     DONE,
     FAILED,
@@ -25,23 +42,50 @@ from report.study import (
     Study,
     load_published,
 )
-from report.tables import Table, detail_table, long_table, run_table, selection_table
+from report.tables import (
+    Table,
+    case_table,
+    detail_table,
+    long_table,
+    run_table,
+    selection_table,
+)
 from utils import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
-DISCLAIMER = "Research software, not a medical device: not for diagnosis or any other clinical use."
-DEMO_NOTE = (
-    "Demo results, of synthetic images and a backbone that was never trained: they say nothing "
-    "about the accuracy of the method."
-)
 NO_DIFFERENCE_NOTE = (
     "The published results beside them are of other images; no difference is computed."
 )
+CELL_NOTE = (
+    "AUROC in percent, image / pixel. Below: \N{PLUS-MINUS SIGN} sample standard deviation and "
+    "lowest\N{EN DASH}highest of n runs (seeds and draws); of one run, 95 % bootstrap intervals of "
+    "the image AUROC, over images and, where cases are known, over cases."
+)
+BOLD_NOTE = (
+    "Bold: the best image AUROC of this study's rows for an object, where DeLong's test and a "
+    f"permutation find it better than that of each other row with p < {LEVEL}, in every run "
+    "(section Paired tests)."
+)
 SELECT_TITLES = {"test": "best on test (an oracle)", "valid": "best on valid", "last": "last epoch"}
+EXTRA_TITLES = {  # of tables.md
+    "comparisons": "Paired tests",
+    "shortcuts": "Shortcuts",
+    "cases": "Cases and slices",
+    "rivals": "Who else, and is it comparable",
+    "selections": "Choice of checkpoint",
+    "details": "All metrics",
+}
 
 
-def sections(study: Study, results: PublishedResults) -> list[dict[str, Any]]:
-    """Return for each table its spec, its compact and long form, its plots and its heat maps."""
+def sections(
+    study: Study,
+    results: PublishedResults,
+    compared: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Return for each table its spec, its compact and long form, its plots and its heat maps.
+
+    `compared` holds the comparisons between the rows of each table, by its name.
+    """
     parts = []
     for spec in study.specs:
         long = long_table(study, spec, results)
@@ -49,7 +93,13 @@ def sections(study: Study, results: PublishedResults) -> list[dict[str, Any]]:
             {
                 "spec": spec,
                 "long": long,
-                "compact": compact_table(study, spec, long),
+                "compact": compact_table(
+                    study,
+                    spec,
+                    long,
+                    best_cells(compared[spec.name]),
+                    shortcut_row(study, spec.objects),
+                ),
                 "plots": shot_plots(study, spec, long),
                 "heat_maps": heat_map_rows(study, spec),
             }
@@ -65,7 +115,9 @@ def curves(
     plots: dict[str, dict[str, Plot]] = {}
     for spec, _, _, cells in study.unique_groups(lambda cell: cell.folder):
         for cell in cells:
-            if cell_plots := curve_plots(cell):
+            if cell.state == DONE and (
+                cell_plots := curve_plots(cell.metrics.get("details") or {})
+            ):
                 key = str(len(plots))
                 plots[key] = cell_plots
                 groups.setdefault(spec.title, []).append((key, cell.label))
@@ -83,89 +135,53 @@ def selects(study: Study) -> list[str]:
     return sorted(SELECT_TITLES.get(rule, rule) for rule in rules)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, which takes an s unless the number is 1."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def flat(values: Any, name: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as (dotted name, value) pairs, in their own order."""
-    if isinstance(values, Mapping) and values:
-        return [
-            pair
-            for key, value in values.items()
-            for pair in flat(value, f"{name}.{key}" if name else str(key))
-        ]
-    return [(name, values if isinstance(values, str) else json.dumps(values, default=str))]
-
-
-def script_json(value: Any) -> Markup:
-    """Return JSON that can stand within a script element: it has no "<" that could end it."""
-    text = json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))
-
-
-def template_file(name: str) -> Markup:
-    """Read a file of this program that goes into the page as it is."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
-def render(study: Study, parts: Sequence[Mapping[str, Any]], extra: Sequence[Table]) -> str:
-    """Return the page; `extra` are the tables of selections and of details."""
+def render(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[str, Table]) -> str:
+    """Return the page; `extra` are the tables that belong to no single table of the study."""
     choices, plots = curves(study)
     shot_curves = {name: plot for part in parts for name, plot in part["plots"].items()}
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["counted"] = counted
+    environment = make_environment([TEMPLATES])
+    environment.filters["file_uri"] = lambda text, mime: data_uri(text.encode(), mime)
+    compacts = {part["spec"].name: part["compact"] for part in parts}
     return environment.get_template("page.html.j2").render(
         study=study,
-        disclaimer=DISCLAIMER,
-        demo_note=DEMO_NOTE,
         no_difference_note=NO_DIFFERENCE_NOTE,
+        cell_note=CELL_NOTE,
+        bold_note=BOLD_NOTE,
+        level=LEVEL,
         counts={state: study.count(state) for state in STATES},
         unfinished=run_table(study, (MISSING, FAILED)),
         parts=parts,
         sources=SOURCES,
-        dash=NONE,
-        selections=extra[0],
-        details=extra[1],
+        side_by_side=side_by_side(study, compacts, load_rivals()),
         selects=selects(study),
         choices=choices,
         gallery=gallery(study),
-        colour_bar=colour_bar_uri(),
         settings=[(str(name), flat(values)) for name, values in study.settings.items()],
+        protocols=protocols(study.cells),
         data=script_json({"plots": shot_curves, "curves": plots}),
-        plotly=Markup(get_plotlyjs()),
-        css=template_file("page.css"),
-        js=template_file("page.js"),
-        splits=template_file("splits.svg"),
+        plotly=plotly_script() if shot_curves or plots else "",
+        splits=template_text("splits.svg", TEMPLATES),
+        **extra,
     )
 
 
-def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Sequence[Table]) -> str:
-    """Return all tables in Markdown; `extra` are the tables of selections and of details."""
+def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[str, Table]) -> str:
+    """Return all tables in Markdown; `extra` are the tables of no single table of the study."""
     lines = [f"# {escape(study.title)}\n", f"{DISCLAIMER}\n"]
     if study.demo:
         lines.append(f"**{DEMO_NOTE}** {NO_DIFFERENCE_NOTE}\n")
     counts = ", ".join(f"{study.count(state)} {state}" for state in STATES)
     lines.append(f"{counts} of {counted(len(study.cells), 'cell')}.\n")
-    lines.append(
-        "AUROCs in percent, image / pixel; mean ± sample standard deviation over n runs, or, of "
-        "one run, the 95 % bootstrap interval of the image AUROC in brackets.\n"
-    )
+    lines.append(f"{CELL_NOTE} {BOLD_NOTE}\n")
     for part in parts:
         spec = part["spec"]
         compact = part["compact"]
         assert isinstance(compact, Compact)
         lines.append(f"## {escape(spec.title)}\n\n{escape(spec.caption)}\n\n{compact.markdown()}")
         lines.append(part["long"].markdown())
-    for title, table in zip(("Choice of checkpoint", "All metrics"), extra, strict=True):
-        lines.append(f"## {title}\n\n{table.markdown()}")
+    for name, title in EXTRA_TITLES.items():
+        if extra[name].records:
+            lines.append(f"## {title}\n\n{extra[name].markdown()}")
     return "\n".join(lines)
 
 
@@ -175,14 +191,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_report(study: Study, folder: Path) -> Path:
-    """Write index.html, tables.md and csv/<table>.csv; return the path of the page.
+    """Write index.html, tables.md, and csv/<table>.csv; return the path of the page.
 
-    UserError if a picture cannot be read.
+    UserError if a picture or a scores.csv cannot be read.
     """
-    parts = sections(study, load_published())
-    extra = (selection_table(study), detail_table(study))
+    read = cached_reader()
+    compared = {spec.name: comparisons_of(study, spec, read) for spec in study.specs}
+    parts = sections(study, load_published(), compared)
+    extra = {
+        "comparisons": comparison_table([r for records in compared.values() for r in records]),
+        "shortcuts": shortcut_table(study),
+        "cases": case_table(study),
+        "rivals": rival_table(study, load_rivals()),
+        "selections": selection_table(study),
+        "details": detail_table(study),
+        "runs": run_table(study),
+    }
     page = render(study, parts, extra)
-    for table in (*(part["long"] for part in parts), *extra, run_table(study)):
+    for table in (*(part["long"] for part in parts), *extra.values()):
         write_text(folder / "csv" / f"{table.name}.csv", table.csv())
     write_text(folder / "tables.md", markdown(study, parts, extra))
     write_text(folder / "index.html", page)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvfa.options import FEW, ZERO
+from mvfa.protocol import protocol_text
 from report.study import DONE, Cell
 
 KINDS = {FEW: "Few-shot training", ZERO: "Zero-shot training"}
@@ -77,6 +78,19 @@ def unique_runs(cells: Iterable[Cell]) -> list[Cell]:
         if cell.state == DONE:
             runs.setdefault(cell.training_folder or index, cell)
     return list(runs.values())
+
+
+def protocols(cells: Iterable[Cell]) -> list[tuple[str, str]]:
+    """Return the protocol of one run of each kind of training, with the run's label.
+
+    The run is the first of its kind that is done and has recorded its settings.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for cell in unique_runs(cells):
+        text = protocol_text(cell.metrics)
+        if text:
+            found.setdefault(training_kind(cell), (cell.label, text))
+    return list(found.values())
 
 
 def study_settings(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:

@@ -5,15 +5,14 @@ is one of them: one training and one test. This module needs no torch.
 """
 
 import csv
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dataset.catalog import CATALOG, PAPER_ORDER
-from errors import UserError
+from mvfa.run_files import load_metrics
 
 METRICS = ("image_auroc", "pixel_auroc")
 DONE = "done"
@@ -34,7 +33,8 @@ class Cell:
     `metrics` and `training` are the contents of their metrics.json, with the curves of curves.json.
     `reason` says what a missing run needs, or the error of a failed one. `folder` is the folder of
     the test, with its pictures, `training_folder` that of the training: cells of several tables may
-    share both. Raises ValueError for an unknown state.
+    share both. `branch` is the one whose scores the cell shows. Raises ValueError for an unknown
+    state.
     """
 
     table: str
@@ -48,6 +48,7 @@ class Cell:
     training: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     training_folder: Path | None = None
+    branch: str = "both"
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
@@ -57,6 +58,11 @@ class Cell:
     def run(self) -> tuple[int, int]:
         """Seed and draw, which distinguish the runs that are averaged."""
         return self.seed, self.draw
+
+    @property
+    def mask_rule(self) -> str:
+        """Which grey values of masks its run counted as foreground; "" where none was recorded."""
+        return str(self.metrics.get("mask_rule") or "")
 
     @property
     def label(self) -> str:
@@ -126,7 +132,9 @@ class TableSpec:
 class Study:
     """Everything that a report shows. `settings` holds options, versions and hashes.
 
-    Raises ValueError for a cell whose table, row or object is in no spec.
+    `shortcuts` holds for each object what scores that see no lesion reach, as
+    `mvfa.shortcuts.Shortcut.as_dict` returns it; empty unless they were asked for. Raises
+    ValueError for a cell whose table, row or object is in no spec.
     """
 
     title: str
@@ -135,6 +143,7 @@ class Study:
     cells: tuple[Cell, ...]
     command: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    shortcuts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         specs = {spec.name: spec for spec in self.specs}
@@ -203,36 +212,6 @@ def load_published(path: Path = PUBLISHED) -> PublishedResults:
         (r["table"], r["shot"], r["method"], r["object"], r["metric"]): float(r["value"])
         for r in rows
     }
-
-
-def load_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if the file does not exist. UserError if it holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON; remove it and run again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a run's {path.name}; remove it and run again")
-    return content
-
-
-def load_metrics(folder: Path) -> dict[str, Any] | None:
-    """Read metrics.json of a run, and add the curves of curves.json beside it to its details.
-
-    None if there is no metrics.json. UserError if a file is incomplete or of another kind.
-    """
-    metrics = load_json(folder / "metrics.json")
-    curves = load_json(folder / "curves.json")
-    if metrics is None or not curves or not metrics.get("details"):
-        return metrics
-    for granularity, branches in metrics["details"].items():
-        for branch, measures in (branches or {}).items():
-            points = (curves.get(granularity) or {}).get(branch)
-            if measures and points:
-                measures.update(points)
-    return metrics
 
 
 def load_cell(

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from dataset.catalog import CATALOG, PAPER_ORDER
+from mvfa.curve_plots import GRANULARITIES
 from mvfa.markdown import markdown_table
+from report.latex import escape, latex_table
 from report.study import (
     AVERAGE,
     DONE,
@@ -23,10 +25,10 @@ from report.study import (
 )
 
 METRIC_TITLES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
-GRANULARITIES = ("image", "pixel")
 BRANCHES = ("text", "memory", "both")
 SELECTIONS = ("test", "valid", "last")  # rules that choose a checkpoint
 MEASURES = ("auroc", "average_precision", "aupro", "dice", "best_f1", "sensitivity", "specificity")
+CASE_KEYS = ("interval_by_case", "within_case", "within_slice")  # of a branch's details
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -47,6 +49,18 @@ class Column:
         if finite is None:
             return ""
         return f"{finite:{'+' if self.signed else ''}.{self.digits}f}"
+
+
+class PColumn(Column):
+    """A column of p-values: one that would be rounded to 0 is shown as less than a bound."""
+
+    def text(self, value: Any) -> str:
+        """Return a p-value as text; "" if it is missing."""
+        finite = number(value)
+        least = 10.0 ** -(self.digits or 0)
+        if finite is not None and finite < least:
+            return f"< {least:.{self.digits}f}"
+        return super().text(value)
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,15 @@ class Table:
         ]
         return markdown_table([column.title for column in self.columns], rows)
 
+    def latex(self, caption: str) -> str:
+        """Return a LaTeX table; columns of numbers are aligned to the right."""
+        rows = [
+            [escape(column.text(record[column.key])) for column in self.columns]
+            for record in self.records
+        ]
+        alignment = "".join("l" if column.digits is None else "r" for column in self.columns)
+        return latex_table([column.title for column in self.columns], rows, caption, alignment)
+
 
 CELL_COLUMNS = (Column("table", "Table"), Column("row", "Row"), Column("object", "Object"))
 LONG_COLUMNS = (
@@ -82,9 +105,13 @@ LONG_COLUMNS = (
     Column("implementation", "Authors' implementation", 2),
     Column("ours", "This study", 2),
     Column("sd", "± SD", 2),
-    Column("low", "95 % from", 2),
-    Column("high", "95 % to", 2),
+    Column("lowest", "Lowest run", 2),
+    Column("highest", "Highest run", 2),
     Column("runs", "Runs", 0),
+    Column("low", "95 % by image from", 2),
+    Column("high", "95 % by image to", 2),
+    Column("case_low", "95 % by case from", 2),
+    Column("case_high", "95 % by case to", 2),
     Column("difference", f"This study {MINUS} paper", 2, signed=True),
     Column("note", "Note"),
 )
@@ -125,6 +152,28 @@ RUN_COLUMNS = (
     Column("reason", "Reason"),
     Column("image_auroc", "Image AUROC", 2),
     Column("pixel_auroc", "Pixel AUROC", 2),
+    Column("mask_rule", "Mask rule"),
+)
+CASE_COLUMNS = (
+    *CELL_COLUMNS,
+    Column("seed", "Seed", 0),
+    Column("draw", "Draw", 0),
+    Column("branch", "Branch"),
+    Column("auroc", "Image AUROC", 2),
+    Column("low", "95 % by image from", 2),
+    Column("high", "95 % by image to", 2),
+    Column("case_low", "95 % by case from", 2),
+    Column("case_high", "95 % by case to", 2),
+    Column("cases", "Cases", 0),
+    Column("within_case", "AUROC within cases", 2),
+    Column("within_case_used", "Cases used", 0),
+    Column("within_case_left_out", "Left out", 0),
+    Column("within_slice", "AUROC within slice numbers", 2),
+    Column("within_slice_used", "Slice numbers used", 0),
+    Column("within_slice_left_out", "Left out", 0),
+    Column("disjoint_image", "Without the shots' cases: image AUROC", 2),
+    Column("disjoint_pixel", "pixel AUROC", 2),
+    Column("disjoint_images", "Images that remain", 0),
 )
 
 
@@ -150,30 +199,39 @@ def difference(ours: float | None, theirs: float | None) -> float | None:
     return None if ours is None or theirs is None else ours - theirs
 
 
-def summary(values: Sequence[float], interval: Sequence[float] | None = None) -> dict[str, Any]:
-    """Return mean, spread and number of runs.
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean and the number of runs, and of two or more their spread.
 
-    The spread is the sample standard deviation of two runs or more, the interval of a single run.
+    The spread is the sample standard deviation, and the lowest and the highest value.
     """
-    low, high = interval if interval and len(values) == 1 else (None, None)
+    several = len(values) > 1
     return {
         "ours": mean(values),
-        "sd": stdev(values) if len(values) > 1 else None,
-        "low": percent(low),
-        "high": percent(high),
+        "sd": stdev(values) if several else None,
+        "lowest": min(values) if several else None,
+        "highest": max(values) if several else None,
         "runs": len(values),
     }
 
 
+def intervals(measures: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the 95 % intervals of a run's AUROC in percent: by image and by case, where known."""
+    ends: dict[str, float | None] = {}
+    for prefix, key in (("", "interval"), ("case_", "interval_by_case")):
+        low, high = (measures.get(key) or {}).get("auroc") or (None, None)
+        ends |= {f"{prefix}low": percent(low), f"{prefix}high": percent(high)}
+    return ends
+
+
 def cell_summary(cells: Sequence[Cell], metric: str) -> dict[str, Any]:
-    """Return the summary of one row and object over its runs."""
+    """Return the summary of one row and object over its runs, with intervals of a single run."""
     scored = [(cell, value) for cell in cells if (value := cell.percent(metric)) is not None]
-    interval = None
+    measures: Mapping[str, Any] = {}
     if len(scored) == 1:
         granularity = "image" if metric == "image_auroc" else "pixel"
-        intervals = scored[0][0].measures(granularity, "both").get("interval") or {}
-        interval = intervals.get("auroc")
-    return summary([value for _, value in scored], interval)
+        cell = scored[0][0]
+        measures = cell.measures(granularity, cell.branch)
+    return summary([value for _, value in scored]) | intervals(measures)
 
 
 def average_summary(groups: Sequence[Sequence[Cell]], metric: str) -> dict[str, Any]:
@@ -309,6 +367,47 @@ def detail_table(study: Study) -> Table:
     return table("metrics", DETAIL_COLUMNS, records)
 
 
+def case_record(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a branch's image AUROC with its intervals, and AUROCs within cases and slice numbers.
+
+    In percent; with the number of strata that were used, and that had one label only.
+    """
+    record = {"auroc": percent(measures.get("auroc"))} | intervals(measures)
+    record["cases"] = (measures.get("interval_by_case") or {}).get("cases")
+    for key in ("within_case", "within_slice"):
+        found = measures.get(key) or {}
+        record[key] = percent(found.get("auroc"))
+        record |= {f"{key}_{name}": found.get(name) for name in ("used", "left_out")}
+    return record
+
+
+def disjoint_record(cell: Cell) -> dict[str, Any]:
+    """Return a run's AUROCs in percent without the images of its shots' cases; {} without any."""
+    found = cell.metrics.get("disjoint_cases") if cell.state == DONE else None
+    if not found:
+        return {}
+    return {
+        "disjoint_image": percent(found.get("image_auroc")),
+        "disjoint_pixel": percent(found.get("pixel_auroc")),
+        "disjoint_images": found.get("images"),
+    }
+
+
+def case_table(study: Study) -> Table:
+    """Return what is known of cases and slice numbers: a record for each run and branch."""
+    records = []
+    for spec, row, obj, cells in study.unique_groups(lambda cell: cell.folder):
+        for cell in cells:
+            for branch in BRANCHES:
+                measures = cell.measures("image", branch) if cell.state == DONE else {}
+                found = disjoint_record(cell) if branch == "both" else {}
+                if found or any(measures.get(key) for key in CASE_KEYS):
+                    record: dict[str, Any] = {"table": spec.title, "row": row, "object": obj}
+                    record |= {"seed": cell.seed, "draw": cell.draw, "branch": branch}
+                    records.append(record | case_record(measures) | found)
+    return table("cases", CASE_COLUMNS, records)
+
+
 def run_table(study: Study, states: Sequence[str] | None = None) -> Table:
     """Return every cell, or those of some states."""
     records = []
@@ -318,5 +417,6 @@ def run_table(study: Study, states: Sequence[str] | None = None) -> Table:
                 record: dict[str, Any] = {"table": spec.title, "row": row, "object": obj}
                 record |= {"seed": cell.seed, "draw": cell.draw, "state": cell.state}
                 record |= {metric: cell.percent(metric) for metric in METRICS}
+                record["mask_rule"] = cell.mask_rule
                 records.append(record | {"reason": cell.reason})
-    return table("runs", RUN_COLUMNS, records)
+    return table("unfinished" if states else "runs", RUN_COLUMNS, records)

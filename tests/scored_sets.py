@@ -37,3 +37,16 @@ def pixel_histogram(scores: torch.Tensor, masks: torch.Tensor, limit: int) -> Hi
     for s, m in zip(scores.split(3), masks.split(3), strict=True):
         streaming.update(s, m, region_weights(m))
     return streaming.histogram()
+
+
+def scored_cases(kind: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Return scores [60] and labels of six cases, unequal in size; one has every abnormal image."""
+    g = torch.Generator().manual_seed(11)
+    cases = [
+        case
+        for case, count in zip("fbadce", (20, 4, 10, 6, 12, 8), strict=True)
+        for _ in range(count)
+    ]
+    labels = torch.tensor([case == "f" for case in cases]) & (torch.rand(60, generator=g) < 0.7)
+    scores = torch.rand(60, generator=g) + 0.4 * labels
+    return ((scores * 6).round() / 6 if kind == "tied" else scores), labels, cases

@@ -504,22 +504,46 @@ def test_cases_in_both_splits_are_noted(organ):
     }
     (finding,) = cases_of(organ, names)
     assert (finding.level, finding.kind, finding.files) == ("note", "cases", ("p2", "p3"))
-    assert finding.text.startswith(
-        "cases (patients) by file name: 3 in valid, 3 in test, 2 in both"
-    )
+    assert finding.text.startswith("cases (patients): 3 in valid, 3 in test, 2 in both")
 
 
 def test_cases_are_read_by_the_objects_pattern(organ):
     names = {GOOD: ["1-a", "1-b", "2-a", "3-a"], "test/good/img": ["1-c", "4-a", "5-a", "5-b"]}
     (finding,) = cases_of(organ, names, r"(?P<case>\d+)-(?P<slice>.)")
-    assert finding.text.startswith(
-        "cases (patients) by file name: 3 in valid, 3 in test, 1 in both"
-    )
+    assert finding.text.startswith("cases (patients): 3 in valid, 3 in test, 1 in both")
 
 
 def test_numbered_names_are_no_cases(organ):
     names = {GOOD: [f"good_{n}" for n in range(4)], "test/good/img": [f"good_{n}" for n in "abcd"]}
     assert cases_of(organ, names) == []
+
+
+def test_test_images_beside_shots_are_counted(organ):
+    names = {
+        GOOD: ["p1_10", "p1_20", "p2_1", "p3_1"],
+        "test/good/img": ["p1_12", "p1_13", "p2_4", "p4_2"],
+    }
+    for folder, new in names.items():
+        for index, name in enumerate(new):
+            (organ / folder / f"{index}.png").rename(organ / folder / f"{name}.png")
+    path = organ.parent.parent / "lists/Organ/2-shot.txt"
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("n-")]
+    path.write_text("\n".join(["n-0: p1_10.png p1_20.png", *kept]) + "\n")
+    findings = {f.kind: f for f in check(organ).findings}
+    assert findings["shot_cases"].files == (
+        "test/good/img/p1_12.png",
+        "test/good/img/p1_13.png",
+    )
+    assert findings["shot_neighbours"].files == ("test/good/img/p1_12.png",)  # p1_10 is 2 away
+    assert "at most 2 slices away" in findings["shot_neighbours"].text
+
+
+def test_a_cases_table_that_cannot_be_used_is_an_error(organ):
+    (organ / "cases.csv").write_text("file;case\n")
+    findings = {f.kind: f for f in check(organ).findings}
+    assert findings["cases_table"].level == "error"
+    assert "has no column file case" in findings["cases_table"].text
 
 
 def test_missing_lists_are_noted_for_the_benchmark_only(tmp_path):

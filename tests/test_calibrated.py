@@ -5,19 +5,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 
 import calibrate
 from CLIP.adapter import MVFA
 from dataset.catalog import CATALOG, object_info
-from dataset.folder import ImageSet
+from dataset.folder import ImageSet, list_split
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import Shots, choose_shots
-from mvfa import Detector
+from mvfa import Detector, scoring
+from mvfa.calibrated import known_values
 from mvfa.calibration_set import calibration_images, in_image_order, leave_one_out
 from mvfa.distributed import World
 from mvfa.engine import build_memory, predict
-from mvfa.evaluation import constants_of, joined
+from mvfa.evaluation import constants_of, evaluate, fuse, joined
 from mvfa.features import FeatureLoader
 from mvfa.options import parse
 from tests.conftest import listed_shots, released_form, released_scores
@@ -102,6 +103,72 @@ def test_calibrated_aurocs_are_those_of_the_detector(runs, obj):
         auroc = roc_auc_score(truth.numpy().ravel(), maps.ravel())
         assert calibrated["pixel_auroc"] == pytest.approx(auroc, abs=1e-5)
         assert calibrated["pixel_auroc"] != transductive.pixel_auroc
+        threshold = best_threshold(detector, runs, obj)
+        assert calibrated["pixel_threshold"] == pytest.approx(threshold, rel=1e-4)
+        assert calibrated["pixel_dice"] == pytest.approx(
+            f1_score(truth.numpy().ravel(), maps.ravel() >= threshold), abs=1e-3
+        )
+    else:
+        assert calibrated["pixel_dice"] is None
+        assert calibrated["pixel_threshold"] is None
+    reliability = calibrated["reliability"]
+    known = detector.calibration
+    assert (reliability["normals"], reliability["abnormals"]) == (2, 2)
+    assert reliability["by"] == known.by
+    # two normals promise nothing below 1/3
+    assert [rate["share"] for rate in reliability["false_positive_rates"]] == [None] * 3
+    assert reliability["probability"] is None
+
+
+def best_threshold(detector, runs: Runs, obj: str) -> float:
+    """Return the pixel threshold with the best Dice on the images of valid/ that are no shots."""
+    shots = listed_shots(runs.demo_root, obj, 2)
+    taken = {record.image for record in (*shots.normal, *shots.abnormal)}
+    records = list_split(runs.demo_root / "data", object_info(obj), "valid")
+    records = [record for record in records if record.image not in taken]
+    known = ImageSet(records, SIDE)
+    truth = np.concatenate([known.mask(i).numpy().ravel() for i in range(len(known))])
+    maps = np.concatenate([detector(record.image).scored_map.ravel() for record in records])
+    precision, recall, thresholds = precision_recall_curve(truth, maps)
+    dice = 2 * precision * recall / (precision + recall).clip(1e-12)
+    return float(thresholds[dice[:-1].argmax()])
+
+
+def test_scores_in_the_scale_of_the_constants(model, demo_root):
+    """Those of valid/ are scaled by their own ranges, those of the test by one line."""
+    loader = {}
+    for split in ("valid", "test"):
+        images = ImageSet(list_split(demo_root / "data", object_info("Brain"), split), SIDE)
+        loader[split] = FeatureLoader(images, model, device=CPU, batch_size=4)
+    text = torch.nn.functional.normalize(torch.randn(64, 2, generator=seeded(1)), dim=0)
+    bank = memory(model, listed_shots(demo_root, "Brain", 2))
+    for masks in (True, False):
+        form = released_scores()
+        made = {
+            split: predict(model, source, text, bank, masks=masks, form=form, maps=True)
+            for split, source in loader.items()
+        }
+        known = known_values(made["valid"])
+        assert (known.pixel_threshold is not None) == masks
+        same = evaluate(made["valid"], None, known.constants)
+        torch.testing.assert_close(same.factor * same.scores + same.addend, known.scores)
+        tested = evaluate(made["test"], None, known.constants)
+        parts = ("text_map", "memory_map") if masks else ("text_score", "memory_score")
+        ends = [getattr(known.constants, name) for name in parts]
+        if masks:
+            text_map = scoring.text_map(made["test"].logits, SIDE, form.level_reduction)
+            expected = fuse(text_map, scoring.memory_map(made["test"].distance, SIDE), *ends)
+            expected = expected.amax(dim=(1, 2))
+        else:
+            values = made["test"]
+            expected = fuse(values.text_scores, values.memory_scores, *ends)
+        found = tested.factor * tested.scores + tested.addend
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(found, tested.scores, atol=1e-2)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_normal_shots_only_are_calibrated_too(runs):

@@ -5,8 +5,9 @@ import argparse
 import pytest
 from PIL import Image
 
+from dataset.cases import case_of, group_by_case
 from dataset.catalog import CATALOG, find_object, object_info, object_name
-from dataset.draws import case_of, group_by_case, write_lists
+from dataset.draws import write_lists
 from dataset.intensity import Intensity
 from errors import UserError
 from mvfa.options import parse

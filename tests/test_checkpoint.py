@@ -12,6 +12,7 @@ import torch
 
 from errors import UserError
 from mvfa import checkpoint
+from mvfa.state_file import read_state
 from tests.conftest import released_form
 from tests.image_sets import drawn_adapters
 from tests.script_runs import ROOT, Runs
@@ -174,17 +175,17 @@ def test_interrupt_leaves_no_part(runs):
         stderr=subprocess.PIPE,
         text=True,
     )
-    adapters = runs.checkpoints / "Brain-2shot.pth"
+    state = runs.checkpoints / "Brain-2shot.state"
     deadline = time.monotonic() + 90
-    while not adapters.exists() and time.monotonic() < deadline:
+    while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped; files written so far are whole" in errors
     assert "Traceback" not in errors
-    assert list(runs.checkpoints.iterdir()) == [adapters]
-    torch.load(adapters, weights_only=True)
+    assert list(runs.checkpoints.iterdir()) == [state]
+    read_state(state)
 
 
 @pytest.mark.parametrize(

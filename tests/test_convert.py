@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.cases import Place, group_by_case, places
 from dataset.catalog import find_object
-from dataset.draws import group_by_case
 from dataset.folder import list_split
 from dataset.layout import LABELS, SPLITS, image_folder, list_images
 from errors import UserError
@@ -143,6 +143,32 @@ def test_without_case_names_files_keep_their_names(table, tmp_path):
     assert {Path(row["image"]).name for row in rows_of(tmp_path)} == {f"{n}.png" for n in range(30)}
 
 
+def places_of(data: Path) -> dict[str, Place]:
+    """Return the case and slice number of each file of conversion.csv, by the file it came from."""
+    top = data / "Thyroid_AD"
+    rows = rows_of(data)
+    found = places([top / row["image"] for row in rows], find_object(data, "Thyroid"), top)
+    return {Path(row["source"]).stem: place for row, place in zip(rows, found, strict=True)}
+
+
+def test_cases_that_names_do_not_show_are_listed(table, tmp_path):
+    run(write_csv(tmp_path / "source", table), tmp_path)
+    assert not (tmp_path / "Thyroid_AD/cases.csv").exists()  # the names carry them
+    run(write_csv(tmp_path / "source", table), tmp_path, case_names=False, overwrite=True)
+    expected = {str(n): Place(f"P {n // 3}") for n in range(30)}
+    assert places_of(tmp_path) == expected
+
+
+def test_slice_numbers_are_listed(table, tmp_path):
+    for number, row in enumerate(table):
+        row["slice"] = "" if number == 7 else number % 3
+    run(write_csv(tmp_path / "source", table), tmp_path)
+    expected = {str(n): Place(f"P {n // 3}", None if n == 7 else n % 3) for n in range(30)}
+    assert places_of(tmp_path) == expected
+    run(write_csv(tmp_path / "source", table), tmp_path, cases="no", overwrite=True)
+    assert places_of(tmp_path)["8"] == Place(None, 2)
+
+
 def test_a_table_may_say_the_splits(table, tmp_path):
     for number, row in enumerate(table):
         row["split"] = "val" if number < 6 else "Test"
@@ -202,6 +228,10 @@ MISTAKES = {  # of a table
     "unknown split": (
         lambda rows, _: [row.update(split="train") for row in rows],
         r"30 x split that is not valid, test or empty: 'train' 'train' 'train' ..., lines 2 3 4 ",
+    ),
+    "slice in words": (
+        lambda rows, _: [row.update(slice="12") for row in rows] and rows[3].update(slice="top"),
+        r"1 x slice that is no whole number: 'top', lines 5",
     ),
     "one label": (
         lambda rows, _: [row.update(label=0) for row in rows],

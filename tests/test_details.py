@@ -1,13 +1,25 @@
-"""Details of a test set against scikit-learn: image metrics, curves, regions, intervals."""
+"""Details of a test set against scikit-learn: image metrics, curves, regions, cases."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import auc, average_precision_score, f1_score, recall_score, roc_auc_score
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from mvfa import details
-from mvfa.details import bootstrap, image_details, region_weights, split_curves
+from mvfa.details import case_details, image_details, region_weights, split_curves
 from mvfa.histograms import exact_histogram
+from mvfa.intervals import bootstrap_cases
+from mvfa.metrics import sensitivity_at, specificity_at
+from mvfa.strata import within
+from tests.scored_sets import scored_cases, scored_sets
 
 
 def test_pixels_that_touch_at_a_corner_are_one_region():
@@ -65,20 +77,53 @@ def test_curves_are_short_and_end_to_end():
     assert precision[-1] == pytest.approx(float(labels.double().mean()), abs=1e-4)
 
 
-def test_bootstrap_intervals():
-    g = torch.Generator().manual_seed(3)
-    widths = []
-    for n in (60, 600):
-        labels = torch.arange(n) % 3 == 0
-        scores = (torch.rand(n, generator=g) * 0.8 + 0.2 * labels).clamp(0, 1)
-        intervals = bootstrap(scores, labels, 300, seed=5)
-        assert intervals == bootstrap(scores, labels, 300, seed=5)
-        for name, value in (("auroc", roc_auc_score(labels, scores)), ("average_precision", None)):
-            low, high = intervals[name]
-            assert 0 <= low < high <= 1
-            assert value is None or low < value < high
-        widths.append(intervals["auroc"][1] - intervals["auroc"][0])
-    assert widths[1] < widths[0] / 2
+@pytest.mark.parametrize("name", scored_sets())
+def test_operating_points_are_points_of_the_curve(name):
+    scores, labels = scored_sets()[name]
+    measured = image_details(scores.float(), labels, None)
+    fpr, tpr, _ = roc_curve(labels, scores.float(), drop_intermediate=False)
+    negatives = int((~labels).sum())
+    positives = int(labels.sum())
+    expected = {
+        "sensitivity_at_95_specificity": (max(tpr[fpr <= 0.05 + 1e-9]), positives),
+        "specificity_at_95_sensitivity": (1 - min(fpr[tpr >= 0.95 - 1e-9]), negatives),
+    }
+    for key, (share, count) in expected.items():
+        assert measured[key] == pytest.approx(share, abs=1e-12)
+        interval = binomtest(round(share * count), count).proportion_ci(0.95, method="exact")
+        assert measured[f"{key}_interval"] == pytest.approx([interval.low, interval.high])
+
+
+def test_operating_points_at_whole_shares():
+    """One of 20 false positives is allowed, 19 of 20 found ones are enough."""
+    labels = torch.arange(40) >= 20
+    scores = torch.arange(40) / 40
+    scores[19] = 0.95
+    histogram = exact_histogram(scores, labels)
+    assert sensitivity_at(histogram) == (20, 20)
+    scores[18] = 0.96
+    assert sensitivity_at(exact_histogram(scores, labels)) == (1, 20)
+    scores = torch.arange(40) / 40
+    scores[20] = -1.0
+    assert specificity_at(exact_histogram(scores, labels)) == (20, 20)
+    scores[21] = -0.5
+    assert specificity_at(exact_histogram(scores, labels)) == (0, 20)
+
+
+def test_details_of_cases_and_slices():
+    scores, labels, cases = scored_cases("tied")
+    slices = [i % 10 if i else None for i in range(60)]
+    found = case_details(scores, labels, cases, slices, 50, 3)
+    assert found["interval_by_case"] == bootstrap_cases(scores, labels, cases, 50, 3)
+    one = [i for i, case in enumerate(cases) if case == "f"]
+    area = pytest.approx(roc_auc_score(labels[one], scores[one]))
+    assert found["within_case"] == {"auroc": area, "used": 1, "left_out": 5, "images": 20}
+    assert found["within_slice"] == within(scores, labels, slices).as_dict()
+    assert found["within_slice"]["used"] > 3
+    unknown = dict.fromkeys(found)
+    assert case_details(scores, labels, [], [], 50, 3) == unknown
+    assert case_details(scores, labels, [None] * 60, [None] * 60, 50, 3) == unknown
+    assert case_details(scores, labels, cases, slices, 0, 3) == found | {"interval_by_case": None}
 
 
 def test_curves_and_metrics_are_split():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mvfa.distributed import World
+from mvfa.state_file import read_state
 from tests.script_runs import ROOT, Runs
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -135,14 +136,14 @@ def test_a_killed_rank_stops_the_others(runs):
         stderr=subprocess.PIPE,
         text=True,
     )
-    adapters = runs.checkpoints / "Liver.pth"
+    state = runs.checkpoints / "Liver.state"
     deadline = time.monotonic() + 120
-    while not adapters.exists() and time.monotonic() < deadline:
+    while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     os.kill(ranks(process.pid)[1], signal.SIGKILL)
     _, errors = process.communicate(timeout=90)
     assert process.returncode != 0
     assert "files written so far are whole" in errors
-    assert list(runs.checkpoints.iterdir()) == [adapters]
-    torch.load(adapters, weights_only=True)
+    assert list(runs.checkpoints.iterdir()) == [state]
+    read_state(state)
     assert not (runs.out("train_zero") / "metrics.json").exists()

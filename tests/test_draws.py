@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset.cases import case_of, group_by_case
 from dataset.catalog import object_info
-from dataset.draws import case_of, draw_lists, group_by_case, write_lists
+from dataset.draws import draw_lists, write_lists
 from dataset.shots import choose_shots
 from errors import UserError
 from prepare_data import main

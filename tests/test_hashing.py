@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import time
 
 import pytest
 
 from CLIP import hashing
-from CLIP.hashing import file_hash, hash_ahead
+from CLIP.hashing import file_hash, hash_ahead, once
 from CLIP.weights import DTYPES
 from errors import UserError
 from mvfa.options import PRECISIONS
@@ -19,9 +20,10 @@ def path(tmp_path):
     return path
 
 
-def test_a_file_is_hashed_slice_by_slice(path, monkeypatch):
-    monkeypatch.setattr(hashing, "SLICE", 100)
-    assert file_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+@pytest.mark.parametrize("content", [bytes(range(256)) * 5, b""])
+def test_the_hash_is_that_of_the_content(path, content):
+    path.write_bytes(content)
+    assert file_hash(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_is_hashed_once_until_it_changes(path, monkeypatch):
@@ -30,6 +32,23 @@ def test_a_file_is_hashed_once_until_it_changes(path, monkeypatch):
     assert hash_ahead(path).result() == file_hash(path) == file_hash(path) == "1"
     os.utime(path, ns=(0, 0))
     assert file_hash(path) == "2"
+
+
+def test_files_are_hashed_one_after_another(path):
+    running = []
+    most = []
+
+    def work() -> str:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.pop()
+        return "x"
+
+    futures = [once(path, f"kind {number}", work) for number in range(4)]
+    assert [future.result() for future in futures] == ["x"] * 4
+    assert most == [1, 1, 1, 1]
+    assert once(path, "kind 0", work) is futures[0]
 
 
 def test_an_unreadable_file_is_refused_where_its_hash_is_needed(path, monkeypatch):

@@ -3,19 +3,27 @@
 import csv
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import calibrate
 import predict
 from dataset.folder import load_image
 from errors import UserError
 from mvfa import Detector
-from mvfa.detector_file import read_description
+from mvfa.detector_file import (
+    KEY,
+    file_tensors_hash,
+    read_description,
+    read_tensors,
+    tensors_hash,
+)
 from tests.script_runs import ROOT, Runs, start
 
 SHARED = ("--img_size", 32, "--features_list", 1, 2, 3, 4)
@@ -289,6 +297,32 @@ def test_damaged_detectors_are_refused(made, brain, tmp_path):
     (tmp_path / "cut.detector").write_bytes(brain.read_bytes()[: size // 2])
     with pytest.raises(UserError):
         Detector.load(tmp_path / "cut.detector", clip_path=made.weights)
+
+
+def test_a_file_has_the_hash_of_its_tensors(brain):
+    assert file_tensors_hash(brain) == tensors_hash(load_file(brain))
+    assert file_tensors_hash(brain) == read_description(brain)["tensors_sha256"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0]},
+        {"dtype": "F32", "shape": [2], "data_offsets": ["a", "b"]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [2**70, 2**71]},
+        {"dtype": "F32", "data_offsets": [0, 8]},
+        [],
+        None,
+    ],
+)
+def test_a_header_that_names_no_tensors_is_refused(brain, tmp_path, entry):
+    about = {"__metadata__": {KEY: json.dumps(read_description(brain))}, "text": entry}
+    header = json.dumps(about).encode()
+    path = tmp_path / "x.detector"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(UserError, match=r"x\.detector is not a detector"):
+        read_tensors(path, read_description(path))
 
 
 def test_a_description_without_ranges_is_refused(made, brain, tmp_path):

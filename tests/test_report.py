@@ -15,9 +15,10 @@ from PIL import Image
 
 from dataset.catalog import PAPER_ORDER
 from errors import UserError
+from mvfa.embedding import embedded
 from mvfa.panels import Picture, overlay
 from mvfa.pictures import write_pictures
-from report.gallery import gallery_picture, heat_map_rows
+from report.gallery import heat_map_rows
 from report.page import DEMO_NOTE, DISCLAIMER, write_report
 from report.settings import study_settings
 from report.study import DONE, FAILED, MISSING, Cell, Study, TableSpec, load_cell, load_published
@@ -33,8 +34,13 @@ FILES = (
     "csv/metrics.csv",
     "csv/selections.csv",
     "csv/runs.csv",
+    "csv/comparisons.csv",
+    "csv/rivals.csv",
+    "csv/cases.csv",
+    "csv/shortcuts.csv",
 )
 WIDTHS = (1400, 390)
+DASH = "\N{EN DASH}"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,7 @@ def test_mean_deviation_and_difference(folder):
     record = row(folder, "table1", object="Brain", metric="image AUROC")
     assert float(record["ours"]) == pytest.approx(fmean([92, 94]), abs=1e-4)
     assert float(record["sd"]) == pytest.approx(stdev([92, 94]), abs=1e-4)
+    assert [float(record[key]) for key in ("lowest", "highest")] == pytest.approx([92, 94])
     assert float(record["paper"]) == 92.44
     assert float(record["implementation"]) == 92.31
     assert float(record["difference"]) == pytest.approx(93 - 92.44, abs=1e-4)
@@ -155,8 +162,9 @@ def test_markdown(folder):
     text = re.sub(" +", " ", (folder / "tables.md").read_text())
     assert DISCLAIMER in text
     assert "13 done, 1 missing, 2 failed of 16 cells." in text
-    assert "93.00 / 96.50 (± 1.41 / 0.71, n = 2) [1]" in text
-    assert "81.23 ([79.23, 82.23])" in text
+    spread = f"± 1.41 / 0.71, n = 2; 92.00{DASH}94.00 / 96.00{DASH}97.00"
+    assert f"93.00 / 96.50 ({spread}) [1]" in text
+    assert f"81.23 ([79.23{DASH}82.23])" in text
     assert "missing [2]" in text
     assert f"[2] missing: {REASON}" in text
     assert "| paper | 82.71 | 81.95 | 99.38 | 92.44 / 97.30 |" in text
@@ -340,13 +348,15 @@ def test_heat_maps_are_over_images_with_organs_as_rows(tmp_path):
     chest, brain = heat_map_rows(study, spec)
     assert [chest["object"], brain["object"]] == ["Chest", "Brain"]
     assert [line["label"] for line in brain["lines"]] == ["abnormal", "normal"]
-    few, missing = chest["lines"][0]["pictures"]
+    line = chest["lines"][0]
+    few, missing = line["maps"]
     assert missing is None
-    assert (few["mask_uri"], few["mask_note"]) == (None, "no mask")
-    abnormal, normal = (line["pictures"][0] for line in brain["lines"])
-    assert (abnormal["label"], normal["label"]) == (1, 0)
+    assert few["overlay_uri"].startswith("data:image/")
+    assert (line["mask_uri"], line["mask_note"]) == (None, "no mask")
+    abnormal, normal = brain["lines"]
     assert normal["mask_note"] == "empty mask"
-    image, outlined, shown = (pixels(abnormal[f"{k}_uri"]) for k in ("image", "mask", "overlay"))
+    image, outlined = (pixels(abnormal[f"{name}_uri"]) for name in ("image", "mask"))
+    shown = pixels(abnormal["maps"][0]["overlay_uri"])
     assert np.abs(image - image.mean()).max() < 10  # grey
     assert np.abs(outlined[8:16, 12:20] - image[8:16, 12:20]).max() > 100  # around the lesion
     assert np.abs(outlined[:4] - image[:4]).mean() < 15
@@ -375,7 +385,7 @@ def test_a_picture_is_small(tmp_path):
         final_map=(smooth + smooth**2) / 2,
     )
     (entry,) = write_pictures(tmp_path, [picture], 0.5)
-    uris = [v for k, v in gallery_picture(tmp_path, entry).items() if k.endswith("_uri")]
+    uris = [v for k, v in embedded(tmp_path, entry).items() if k.endswith("_uri")]
     assert len(uris) == 4
     assert sum(map(len, uris)) < 150_000
 

@@ -87,11 +87,32 @@ def test_trainings_are_shared():
     assert len(work("table1", "table2", "--objects", "Brain", *spread)) == 8
 
 
+def test_one_number_is_a_count_of_seeds_and_draws():
+    options = parse(["table1", "--seeds", "3", "--draws", "2"]).options
+    assert (options.seeds, options.draws) == ((111, 112, 113), (0, 1))
+    options = parse(["table1", "--seeds", "7", "7", "--draws", "4", "2"]).options
+    assert (options.seeds, options.draws) == ((7,), (4, 2))
+    options = parse(["table1"]).options
+    assert (options.seeds, options.draws) == ((111,), (0,))
+    for flag, value in (("--seeds", "111"), ("--seeds", "0"), ("--draws", "0")):
+        with pytest.raises(UserError, match=f"{flag} {value} {value}"):
+            parse(["table1", flag, value])
+
+
+def test_disjoint_cases_are_asked_of_few_shot_tests():
+    plain = cell_specs(parse(["table1", "table2", "--objects", "Brain"]).options)
+    flags = ["table1", "table2", "--objects", "Brain", "--disjoint_cases", "yes"]
+    few, zero = cell_specs(parse(flags).options)
+    assert few.flags == ("--disjoint_cases", "yes")
+    assert zero == plain[1]
+    assert few.training == plain[0].training
+
+
 def test_names_change_with_settings():
     one = work("table1", "--objects", "Brain")
     for more in (
         ("--epoch", "3"),
-        ("--seeds", "1"),
+        ("--seeds", "1", "1"),
         ("--recipe", "paper"),
         ("--select", "last"),
         ("--img_size", "336"),
@@ -141,10 +162,10 @@ def test_a_new_object_is_the_last_column(tmp_path, demo_root, demo_weights):
     assert tables["skin"] == ("Skin",)
     missing = {(s.table, s.obj): missing_input(s, options) for s in cell_specs(options)}
     assert missing["table1", "Thyroid"] == missing["table2", "Thyroid"] == ""
-    assert missing["table1", "Brain"] == "no list of 4 shots with draw 0"
-    several = parse([*flags, "--clip_path", str(demo_weights), "--draws", "1"]).options
+    assert missing["table1", "Brain"].startswith("no list of 4 shots with draw 0; python prepare")
+    several = parse([*flags, "--clip_path", str(demo_weights), "--draws", "1", "1"]).options
     (spec,) = [s for s in cell_specs(several) if (s.table, s.obj) == ("table1", "Thyroid")]
-    assert missing_input(spec, several) == "no list of 4 shots with draw 1"
+    assert "draw --obj Thyroid --draws 2 --overwrite" in missing_input(spec, several)
     shutil.rmtree(tmp_path / "data" / "Chest_AD")
     (spec,) = [s for s in cell_specs(options) if (s.table, s.obj) == ("table2", "Thyroid")]
     assert missing_input(spec, options) == "no images of Chest"
@@ -176,7 +197,7 @@ def test_switches_name_every_difference_that_is_a_choice_of_scores():
     switched = {name for names in SWITCHES.values() for name in names}
     assert switched == different - {"batch_size", "rate_few", "rate_zero", "select"}
     cells = cell_specs(parse(["switches", "--recipe", "paper", "--objects", "Brain"]).options)
-    assert len({cell.training for cell in cells}) == len(cells) == len(SWITCHES) + 1
+    assert len({cell.training for cell in cells}) == len(cells) == len(SWITCHES) + 2
     assert all(cell.training.flags[-2:] != ("--recipe", "paper") for cell in cells)
 
 

@@ -1,5 +1,8 @@
 """Three rules for the moment that a checkpoint is taken from."""
 
+import json
+
+import pytest
 import torch
 
 from mvfa.evaluation import Evaluation
@@ -39,7 +42,7 @@ def test_in_zero_shot_the_last_of_equals_replaces_the_others():
 
 
 class FakeKeeper:
-    """Notes what is kept and restored."""
+    """Notes what is kept, saved and restored."""
 
     def __init__(self) -> None:
         self.evaluation = None
@@ -48,6 +51,9 @@ class FakeKeeper:
     def keep(self, epoch, evaluation=None) -> None:
         self.evaluation = evaluation
         self.calls.append(("keep", epoch, evaluation is not None))
+
+    def save(self) -> None:
+        self.calls.append(("save",))
 
     def restore(self) -> None:
         self.calls.append(("restore",))
@@ -68,7 +74,7 @@ def test_a_rule_is_silent_where_it_may_not_choose_or_was_not_tested():
     assert list(selection.as_dict()["selections"]) == ["last"]
     keeper = FakeKeeper()
     selection.finish(keeper, lambda: evaluation(0.75))
-    assert keeper.calls == [("restore",)]
+    assert keeper.calls == [("save",), ("restore",)]
     assert keeper.evaluation.image_auroc == 0.75
     assert selection.as_dict()["selections"]["valid"]["image_auroc"] == 0.75
     assert selection.as_dict()["best_epoch"] == 1
@@ -106,14 +112,14 @@ def test_only_the_oracle_tests_every_epoch():
         look(Selection(rule), keepers[rule], values, moments)
     assert tests == {"test": [1, 2, 3], "valid": [3], "last": [3]}
     assert keepers["test"].calls == [("keep", 1, True), ("keep", 2, True)]
-    assert keepers["valid"].calls == [("keep", 1, False), ("keep", 2, False)]
-    assert keepers["last"].calls == [("keep", 3, False)]
+    assert keepers["valid"].calls == [("keep", 1, False), ("keep", 2, False), ("save",)]
+    assert keepers["last"].calls == [("keep", 3, False), ("save",)]
     assert keepers["valid"].evaluation is None  # to be tested by `finish`
     assert keepers["last"].evaluation.image_auroc == 0.7
 
 
-def test_adapters_are_kept_before_a_test_that_may_fail():
-    """Those that are chosen without the test set."""
+def test_adapters_are_saved_before_a_test_that_may_fail():
+    """Those that are chosen without the test set, at the end of the training."""
     keeper = FakeKeeper()
 
     def fail() -> Evaluation:
@@ -125,7 +131,33 @@ def test_adapters_are_kept_before_a_test_that_may_fail():
         except OSError:
             continue
         raise AssertionError
-    assert keeper.calls == [("keep", 1, False), ("keep", 1, False)]
+    assert keeper.calls == [("keep", 1, False), ("save",)] * 2
+    Selection("valid").assess(1, keeper, fail, [lambda: evaluation(0.5)])
+    assert keeper.calls[4:] == [("keep", 1, False)]  # the training goes on
+
+
+@pytest.mark.parametrize("rule", ["test", "valid"])
+@pytest.mark.parametrize("stopped", [1, 2, 3])
+def test_a_selection_goes_on_from_its_state(rule, stopped):
+    """After any moment, as if it had not been stopped; the state goes through a JSON file."""
+    values = [(0.8, 0.6), (0.9, 0.5), (0.9, 0.7), (0.6, 0.7)]
+
+    def measure(selection: Selection, epochs) -> None:
+        for epoch in epochs:
+            test, valid = values[epoch]
+            selection.start(epoch, last=epoch == 3)
+            selection.add_valid(Aurocs(valid, 0.1 + 0.2))
+            selection.add_test(Aurocs(test, test))
+
+    whole = Selection(rule)
+    measure(whole, range(4))
+    first = Selection(rule)
+    measure(first, range(stopped))
+    second = Selection(rule)
+    second.restore_state(json.loads(json.dumps(first.state())))
+    assert second.is_best == first.is_best
+    measure(second, range(stopped, 4))
+    assert second.as_dict() == whole.as_dict()
 
 
 def test_the_mean_counts_pixels_where_there_are_masks():

@@ -1,5 +1,6 @@
 """Text features are encoded once; what does not fit is encoded again; the key says it all."""
 
+import os
 import shutil
 
 import pytest
@@ -32,6 +33,18 @@ def test_text_is_encoded_once(tiny, encoded, tmp_path):
     assert encoded == ["Brain"]
     torch.testing.assert_close(cached_text_features(tiny, "Brain", "fp32", None), TEXT)
     assert encoded == ["Brain", "Brain"]
+
+
+@pytest.mark.usefixtures("encoded")
+def test_equal_entries_are_equal_files(tiny, tmp_path, monkeypatch):
+    """Whichever process has written them."""
+    written = []
+    for process in (101, 102):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        cached_text_features(tiny, "Brain", "fp32", tmp_path / str(process))
+        (path,) = (tmp_path / str(process)).iterdir()
+        written.append(path.read_bytes())
+    assert written[0] == written[1]
 
 
 def test_each_noun_is_encoded_once(tiny, encoded, tmp_path):

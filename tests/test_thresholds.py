@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.special import betaincinv
 from scipy.stats import betabinom, binom, kstest, norm
 
 from errors import UserError
 from mvfa import thresholds
-from mvfa.thresholds import measured, position, promised, threshold
+from mvfa.thresholds import beta_quantile, measured, position, promised, threshold
 from tests.script_runs import ROOT
 
 NOTHING = np.empty(0, np.float32)
@@ -224,6 +225,14 @@ def test_clopper_and_pearson():
             assert share.high == 1
     for count, low in ((4, 0.47), (16, 0.83), (44, 0.93)):
         assert measured(count, count).low == pytest.approx(low, abs=0.005)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 19, 139, 3715])
+def test_quantiles_are_those_of_scipy(count):
+    for a in sorted({1, 2, count // 2 + 1, count} & set(range(1, count + 1))):
+        for share in (0.025, 0.05, 0.95, 0.975):
+            expected = betaincinv(a, count + 1 - a, share)
+            assert beta_quantile(share, a, count + 1 - a) == pytest.approx(expected, rel=1e-9)
 
 
 def test_sentences_hold_the_numbers():

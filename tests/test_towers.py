@@ -180,7 +180,7 @@ def test_odd_weights_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="below one patch"):
         create_model(None, tmp_path / "state.pt", image_size=7)
     monkeypatch.setattr(weight_files, "WEIGHTS", tmp_path)
-    with pytest.raises(UserError, match=r"ViT-L-14-336px.pt; run python prepare_data.py download clip"):
+    with pytest.raises(UserError, match=r"ViT-L-14-336px.pt; run python prepare_data.py download"):
         create_model("ViT-L-14-336")
 
 

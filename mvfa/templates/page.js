@@ -64,25 +64,109 @@ for (const box of document.querySelectorAll(".box")) {
   resized.observe(scroll.firstElementChild);
 }
 
-// ---- plots
+// ---- colours: those of the system, until the button chooses
+
+const root = document.documentElement;
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const themeButton = document.getElementById("theme");
+
+function isDark() {
+  return root.dataset.theme ? root.dataset.theme === "dark" : prefersDark.matches;
+}
+
+function applyTheme() {
+  themeButton.textContent = isDark() ? "Light colours" : "Dark colours";
+  recolour();
+}
+
+// ---- plots: text, grid and lines in the page's ink take the page's colours
+
+const INK = "#1b1b1b"; // of lines that are drawn in the page's own colour
+const drawn = new Map(); // element -> its plot
+
+// A colour as the browser computes it, such as light-dark(#000, #fff) in a dark page.
+function computed(name) {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  root.append(probe);
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}
+
+function themed(plot) {
+  const [ink, grid] = [computed("--ink"), computed("--grid")];
+  const { data: traces, layout } = structuredClone(plot);
+  for (const trace of traces) if (trace.line.color === INK) trace.line.color = ink;
+  layout.font.color = ink;
+  layout.title.font.color = ink;
+  for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: grid, linecolor: grid });
+  return [traces, layout];
+}
 
 function draw(target, plot) {
   target.hidden = !plot;
-  if (plot) Plotly.react(target, plot.data, plot.layout, config);
+  if (!plot) return;
+  drawn.set(target, plot);
+  Plotly.react(target, ...themed(plot), config);
 }
 
-for (const target of document.querySelectorAll("[data-plot]")) draw(target, data.plots[target.dataset.plot]);
+function recolour() {
+  for (const [target, plot] of drawn) if (!target.hidden) draw(target, plot);
+}
 
 const curveChoice = document.getElementById("curve-choice");
 function drawCurves() {
+  const chosen = curveChoice.selectedOptions[0];
+  document.getElementById("curve-name").textContent = `${chosen.parentElement.label}: ${chosen.textContent}.`;
   for (const target of document.querySelectorAll("[data-curve]")) {
     draw(target, data.curves[curveChoice.value][target.dataset.curve]);
   }
 }
-if (curveChoice) {
+
+// Plotly's script is in the page as gzip in base64.
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+async function startPlots() {
+  const packed = document.getElementById("plotly");
+  if (!packed) return;
+  const script = document.createElement("script");
+  script.textContent = await unpack(packed.textContent);
+  document.head.append(script);
+  for (const target of document.querySelectorAll("[data-plot]")) draw(target, data.plots[target.dataset.plot]);
+  if (!curveChoice) return;
   curveChoice.addEventListener("change", drawCurves);
   drawCurves();
 }
+
+themeButton.hidden = false;
+themeButton.addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  applyTheme();
+});
+prefersDark.addEventListener("change", applyTheme);
+applyTheme();
+startPlots();
+
+// ---- paper: light colours, and plots as wide as their place there
+
+const PRINTED = { width: 440, height: 300 }; // pixels of a plot on paper
+let screenTheme;
+addEventListener("beforeprint", () => {
+  screenTheme = root.dataset.theme;
+  root.dataset.theme = "light";
+  recolour();
+  for (const target of drawn.keys()) Plotly.relayout(target, PRINTED);
+});
+addEventListener("afterprint", () => {
+  if (screenTheme) root.dataset.theme = screenTheme;
+  else delete root.dataset.theme;
+  recolour();
+});
 
 // ---- pictures: regions above the threshold
 
