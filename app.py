@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from time import sleep
 
-from mvfa.cli import command
+from mvfa.cli import INTERRUPTED, command
 from prediction.app_options import start
 
 if __name__ == "__main__":
@@ -24,7 +24,7 @@ from prediction.reading import quiet_readers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C, then exit with status 130."""
     options = start(argv)
     for reason in options.left_out:
         print(f"note: {reason}", file=sys.stderr)
@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{address} (Ctrl-C ends it)", flush=True)
             while True:
                 sleep(60)
-    except KeyboardInterrupt:  # how it ends
-        print(file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopped; uploaded files are removed", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

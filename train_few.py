@@ -74,7 +74,6 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     train_loader = loaders.support(train_set)
     test_loader = loaders.scoring(test_set, reused=recipe.select == "test")
     valid_loaders = [loaders.scoring(images, reused=True) for _, images in valid_sets]
-
     arguments = memory_arguments(options, target, env)
     memory_bank = partial(build_memory, model, train_loader, train_set.normal, **arguments)
 

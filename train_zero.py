@@ -74,13 +74,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     # their features up to the first adapter, computed once; the cache goes to the test set first
     loaders = Loaders(model, options, env)
-    test_loader = loaders.scoring(test_set, reused=recipe.select == "test")
 
     def score(loader: FeatureLoader, obj: ObjectInfo) -> Evaluation:  # without a memory bank
         arguments = score_arguments(options, obj)
         return evaluate(predict(model, loader, text[obj.noun], None, **arguments), env.world)
 
-    test = partial(score, test_loader, target)
+    test = partial(score, loaders.scoring(test_set, reused=recipe.select == "test"), target)
     valid = [partial(score, loaders.scoring(data, reused=True), obj) for obj, data in valid_sets]
     train_loader = loaders.training(train_set)
     trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
@@ -95,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     data = [*train_set.records, *test_set.records, *records_of(valid_sets)]
     progress = Progress(options, env, kept, trainer, generator, selection, data)
-    if progress.resumed:  # features are cached as they were, in the batches of the first epoch
-        train_loader.fill_steps(progress.first_order(len(train_set)))
+    progress.refill(train_loader, len(train_set))
     for epoch in progress.epochs():  # of a training that was stopped, those that are left
         show(f"epoch {epoch} :", env.world)
         order = torch.randperm(len(train_set), generator=generator).tolist()
@@ -109,9 +107,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         show(f"Loss:  {progress.loss:.6f}", env.world)
     assess(options.epoch, 0, last=True)  # not in the released code
     show_aurocs(options, env, selection.finish(kept, test))
-    return write_training_results(
-        options, env, clip.weight_file, kept, selection, test_set, progress
-    )
+    return write_training_results(options, env, kept.weights, kept, selection, test_set, progress)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from CLIP.hashing import file_hash
+from CLIP.hashing import file_hash, hash_ahead
 from errors import IN_WHEEL, UserError
 
 CONFIGS = Path(__file__).parent / "model_configs"
@@ -76,10 +76,26 @@ def published_hashes() -> dict[str, str]:
     return {model["file"]: model["sha256"] for model in known_models().values() if model["sha256"]}
 
 
-def check_published(path: Path) -> None:
-    """Raise UserError if a file has the name of a published one but not its SHA-256."""
+def examine_ahead(path: Path, hash_known: bool = False) -> None:
+    """Start in the background what `check_weights` and `file_hash` wait for."""
+    hash_ahead(path)
+    if path.name not in published_hashes() and not hash_known:
+        from CLIP.tensor_index import check_ahead
+
+        check_ahead(path)
+
+
+def check_weights(path: Path, hash_known: bool = False) -> None:
+    """Raise UserError if the numbers of a weight file are not those that were written.
+
+    A file with the name of a published one must have its SHA-256. Any other must have the checksums
+    that it states, and finite numbers, unless the caller compares its SHA-256: `hash_known`.
+    """
     published = published_hashes().get(path.name)
-    if published is not None and file_hash(path) != published:
+    if published is None:
+        if not hash_known:
+            check_numbers(path)
+    elif file_hash(path) != published:
         raise UserError(
             f"{path} has a published name but not its content: "
             f"SHA-256 {file_hash(path)[:12]}..., published {published[:12]}...; "
@@ -87,14 +103,19 @@ def check_published(path: Path) -> None:
         )
 
 
-def check_runnable(path: Path, trusted: bool) -> None:
-    """Raise UserError for a TorchScript archive that is neither published nor trusted.
+def check_numbers(path: Path) -> None:
+    """Raise UserError for a file whose numbers are damaged, and for one that holds no weights."""
+    from CLIP.tensor_index import check_ahead
 
-    Loading such an archive runs code that it holds.
-    """
-    if not trusted and file_hash(path) not in published_hashes().values():
-        raise UserError(
-            f"{path} is a TorchScript archive of unknown SHA-256 {file_hash(path)[:12]}..., "
-            "and loading one runs code that it holds; save its state dict as .safetensors, "
-            "or pass --trust_weights yes if you trust it"
-        )
+    try:
+        reason = check_ahead(path).result()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise unreadable(path, reason)
+
+
+def unreadable(path: Path, reason: str) -> UserError:
+    """Return the error for a file that is no weight file, or damaged."""
+    remedy = "download it again, or pass another --clip_path"
+    return UserError(f"{path} is not a readable weight file: {reason}; {remedy}")

@@ -1,10 +1,8 @@
 """Load CLIP from a weight file (SPEC section 2).
 
-Formats: the published TorchScript archives, a plain state dict (.pt), safetensors.
+Formats: the published TorchScript archives, a state dict (.pt), safetensors; none runs code.
 """
 
-import warnings
-import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,21 +10,28 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from CLIP.hashing import hash_ahead
 from CLIP.late import convert_late, late_names
 from CLIP.model import CLIP, HEAD_WIDTH, ClipConfig, Tower, cast_blocks
+from CLIP.stored import DamagedError
+from CLIP.tensor_files import read_tensors
 from CLIP.transformers_names import from_transformers, is_transformers
-from CLIP.weight_files import check_published, check_runnable, known_model, weight_path
+from CLIP.weight_files import (
+    check_weights,
+    examine_ahead,
+    known_model,
+    unreadable,
+    weight_path,
+)
 from errors import UserError
-from utils import LOAD_ERRORS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # integers beside the weights in the published files
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WRAPPERS = ("state_dict", "model")  # keys of the state dict in files of trainings
+PARALLEL = "module."  # before every name of a network that several processes trained
 
 
 def model_config(name: str) -> ClipConfig:
@@ -43,51 +48,43 @@ def model_config(name: str) -> ClipConfig:
     )
 
 
-def read_state(path: Path, trusted: bool = False) -> dict[str, Tensor]:
-    """Read the tensors of a weight file by name, on the CPU, memory-mapped if the format allows.
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the floating-point tensors of a weight file by name, on the CPU, mapped into memory.
 
-    Hashes are compared first: loading a TorchScript archive runs code that it holds, so an archive
-    that is not a published one must be `trusted`. Raises UserError if the file is not a weight
-    file, is damaged or is not trusted.
+    Nothing that the file holds is run. Raises UserError if it is not a weight file or is damaged.
     """
-    check_published(path)
-    archive = is_torchscript(path)
-    if archive:
-        check_runnable(path, trusted)
     try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        elif archive:
-            # torch.jit.load is deprecated; the published files need it
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):
-                state = torch.jit.load(path, map_location="cpu").state_dict()
-        else:
-            state = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except (*LOAD_ERRORS, SafetensorError) as error:
-        reason = str(error).split("\n")[0][:120]
-        raise UserError(
-            f"{path} is not a readable weight file ({reason}); download it again"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+        content = read_tensors(path)
+    except DamagedError as error:
+        raise unreadable(path, str(error)) from error
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error)) from error
+    state = without_wrapping(content)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(
             f"{path} holds no state dict of tensors; allowed: CLIP weights as .pt or .safetensors"
         )
-    return {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+    state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
+    for name, tensor in state.items():
+        if tensor.dtype not in FLOATS and not name.endswith("position_ids"):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            remedy = "save floating-point weights, not quantised ones"
+            raise UserError(f"{path} holds {kind} numbers as {name[:80]}; {remedy}")
+    return state
 
 
-def is_torchscript(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive, as the published weights are."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False  # not an archive, or damaged: then reading it fails with a message
+def without_wrapping(content: Any) -> Any:
+    """Return the state dict of a training's file, which is one of several entries.
+
+    Names of a network for several processes lose the beginning that all of them have.
+    """
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    names = list(content) if isinstance(content, dict) else []
+    if names and all(isinstance(n, str) and n.startswith(PARALLEL) for n in names):
+        content = {name.removeprefix(PARALLEL): value for name, value in content.items()}
+    return content
 
 
 def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
@@ -170,7 +167,7 @@ def create_model(
     activation: str = "gelu",
     device: torch.device | str = "cpu",
     precision: str = "fp32",
-    trust_weights: bool = False,
+    hash_known: bool = False,
     late: bool = False,
 ) -> CLIP:
     """Load a frozen CLIP, in evaluation mode, for images [B, 3, image_size, image_size].
@@ -186,17 +183,18 @@ def create_model(
         device: device of the network.
         precision: type of the blocks' matrices, a key of DTYPES; everything else is float32. The
             text weights take these types while sentences are encoded (`CLIP.text_dtype`).
-        trust_weights: allow a TorchScript archive that is not a published one.
+        hash_known: the caller compares the file's SHA-256 with that of a file that was checked.
         late: on a CPU in fp32, convert the blocks' matrices when they are used (CLIP.late): a
             single image is ready earlier, and no result changes.
 
     Raises:
-        UserError: the file is missing, damaged, not trusted or of another shape, or the image
-            side is below one patch.
+        UserError: the file is missing, damaged or of another shape, or the image side is below
+            one patch.
 
     """
     file = weight_path(name, path)
-    hash_ahead(file)  # in the background, while the weights are read
+    examine_ahead(file, hash_known)
+    check_weights(file, hash_known)
     status = file.stat()
     return load_network(
         name,
@@ -206,7 +204,6 @@ def create_model(
         activation=activation,
         device=torch.device(device),
         precision=precision,
-        trusted=trust_weights,
         late=late and precision == "fp32" and torch.device(device).type == "cpu",
     )
 
@@ -220,11 +217,10 @@ def load_network(
     activation: str,
     device: torch.device,
     precision: str,
-    trusted: bool,
     late: bool,
 ) -> CLIP:
     """Load the network of `create_model`; the last one is cached."""
-    state = read_state(file, trusted)
+    state = read_state(file)
     if is_transformers(state):
         state = from_transformers(state)
     config = infer_config(state)

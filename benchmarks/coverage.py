@@ -77,8 +77,8 @@ def coverage(population: Population, trials: int, resamples: int, seed: int) -> 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table of coverages in percent."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--trials", type=int, default=1_000, help="test sets of each row")
-    parser.add_argument("--resamples", type=int, default=500, help="of each interval")
+    parser.add_argument("--trials", type=int, default=200, help="test sets of each row")
+    parser.add_argument("--resamples", type=int, default=200, help="of each interval")
     parser.add_argument("--images", type=int, default=40, help="of each case")
     values = parser.parse_args(argv)
     rows = []

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from CLIP.hashing import hash_ahead
-from CLIP.weight_files import weight_path
+from CLIP.weight_files import examine_ahead, weight_path
 from errors import LostProcessError, UserError
 from mvfa.commands import as_installed
 from mvfa.options import Options, parse
@@ -28,7 +27,7 @@ def start(script: str, argv: Sequence[str] | None = None) -> Options:
         options = parse_calibrate(argv)
     else:
         options = parse(script, argv)
-    hash_ahead(weight_path(options.model_name, options.clip_path))
+    examine_ahead(weight_path(options.model_name, options.clip_path))
     return options
 
 

@@ -141,6 +141,7 @@ class Detector:
                 activation=settings.recipe.activation,
                 device=device,
                 precision=precision or settings.precision,
+                hash_known=True,  # compared by check_backbone
                 late=late,
             )
             tensors = reading.result()

@@ -14,9 +14,10 @@ from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet
 from dataset.layout import object_folder
 from dataset.shots import Shots
+from errors import UserError
 from mvfa.console import note, show
 from mvfa.distributed import World
-from mvfa.evaluation import evaluate
+from mvfa.evaluation import Evaluation, evaluate
 from mvfa.options import Options
 from mvfa.predictions import PATCH_VALUES, Predictions
 
@@ -39,15 +40,28 @@ def subset(predictions: Predictions, rows: Sequence[int]) -> Predictions:
     )
 
 
-def shot_cases(options: Options, target: ObjectInfo, shots: Shots, images: ImageSet) -> set[str]:
-    """Return the cases of the shots. Raises UserError for a cases.csv that cannot be used.
+def other_cases(
+    options: Options, target: ObjectInfo, shots: Shots, images: ImageSet
+) -> tuple[set[str], list[int]]:
+    """Return the cases of the shots, and the positions of test images that are of no such case.
 
-    Names of shots and test images are read together, as dataset/cases.py asks.
+    Names of shots and test images are read together, as dataset/cases.py asks. Raises UserError for
+    a cases.csv that cannot be used.
     """
     folder = object_folder(options.data_path, target.name)
     chosen = [*shots.normal, *shots.abnormal]
     found = places([*chosen, *images.records], target, folder)
-    return {place.case for place in found[: len(chosen)] if place.case is not None}
+    cases = {place.case for place in found[: len(chosen)] if place.case is not None}
+    tested = found[len(chosen) :]
+    return cases, [i for i, place in enumerate(tested) if place.case not in cases]
+
+
+def evaluate_or_say(predictions: Predictions) -> Evaluation | str:
+    """Return the evaluation of some images, or why there is none, such as masks without a mark."""
+    try:
+        return evaluate(predictions)
+    except UserError as error:
+        return str(error)
 
 
 def evaluate_disjoint(
@@ -61,12 +75,12 @@ def evaluate_disjoint(
     """Return AUROCs of the test images whose case gave no shot, if --disjoint_cases asks for them.
 
     They are scored anew: scaled over the remaining images. AUROCs are None, and a note says why,
-    where no case is known or one label remains. Raises UserError.
+    where no case is known or one label remains. Raises UserError for a cases.csv that cannot be
+    used.
     """
     if not options.disjoint_cases:
         return None
-    cases = shot_cases(options, target, shots, test_set)
-    rows = [i for i, place in enumerate(test_set.places) if place.case not in cases]
+    cases, rows = other_cases(options, target, shots, test_set)
     abnormal = int(test_set.labels[rows].sum()) if rows else 0
     result: dict[str, Any] = {
         "image_auroc": None,
@@ -84,8 +98,10 @@ def evaluate_disjoint(
         kept = f"{abnormal} abnormal and {len(rows) - abnormal} normal images remain"
         note(f"--disjoint_cases: {kept}, and an AUROC needs both", world)
         return result
-    part = subset(predictions, rows) if world.first else predictions
-    evaluation = evaluate(part, world)
+    evaluation = world.from_first(lambda: evaluate_or_say(subset(predictions, rows)))
+    if isinstance(evaluation, str):
+        note(f"--disjoint_cases: {evaluation}", world)
+        return result
     result |= {"image_auroc": evaluation.image_auroc, "pixel_auroc": evaluation.pixel_auroc}
     values = f"AUC {evaluation.image_auroc:.4f}"
     if evaluation.pixel_auroc is not None:

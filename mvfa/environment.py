@@ -51,9 +51,9 @@ def set_up(options: Options) -> Environment:
     tune_process()
     world = join()
     writable(options.out, "--out")
+    device = choose_device(options.device)
     if world.first:
         hold_outputs(options)
-    device = choose_device(options.device)
     cuda = device.type == "cuda"
     workers = options.workers if options.workers is not None else (4 if cuda else 0)
     return Environment(

@@ -20,7 +20,6 @@ def clip_arguments(options: Options, env: Environment) -> dict[str, Any]:
         "activation": options.recipe.activation,
         "device": env.device,
         "precision": env.precision,
-        "trust_weights": options.trust_weights,
     }
 
 

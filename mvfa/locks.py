@@ -7,10 +7,13 @@ leaves blocks nobody. The file `.lock` says who holds it, and goes when the run 
 import errno
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from errors import UserError
@@ -41,14 +44,18 @@ def holder(path: Path) -> tuple[int, str]:
         return 0, ""
 
 
+def filelock() -> ModuleType:
+    """Return the package filelock; without locks of the system its own files must do."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return import_module("filelock")
+
+
 def acquire(path: Path) -> "BaseFileLock | None":
     """Return the lock of a file, which is now held; None where the file system has no locks.
 
     Raises filelock.Timeout if another process holds it.
     """
-    from filelock import FileLock
-
-    lock = FileLock(path, blocking=False, thread_local=False)
+    lock = filelock().FileLock(path, blocking=False, thread_local=False)
     try:
         lock.acquire()
     except NotImplementedError:
@@ -73,11 +80,9 @@ def hold(path: Path, what: str, remedy: str) -> None:
 
     Raises UserError with one line, "another run writes to `what`; `remedy`", if another holds it.
     """
-    from filelock import Timeout
-
     try:
         lock = acquire(path)
-    except Timeout as error:
+    except filelock().Timeout as error:
         process, name = holder(path)
         who = f"another run (process {process} on {name})" if process else "another run"
         raise UserError(f"{who} writes to {what}; {remedy}") from error

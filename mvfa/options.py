@@ -48,7 +48,6 @@ class Options:
     recipe_name: str
     model_name: str
     clip_path: Path | None
-    trust_weights: bool
     data_path: Path
     save_path: Path
     out: Path
@@ -152,11 +151,6 @@ def add_weights(flags: Flags) -> None:
         shown=f"the model's file in {WEIGHTS_SHOWN}",
         type=Path,
         metavar="FILE",
-    )
-    flags.yes_no(
-        "trust_weights",
-        "yes: load a TorchScript file that is not a published one; it runs code that it holds",
-        False,
     )
 
 
@@ -338,11 +332,14 @@ def add_testing(parser: Parser, setting: str) -> None:
             "tested, as a detector's are",
             True,
         )
-        flags.yes_no(
-            "disjoint_cases",
-            "also give the AUROCs without the test images of cases (patients) that gave a shot",
-            False,
-        )
+    text = "also give the AUROCs without the test images of cases (patients) that gave a shot"
+    text += "" if setting == FEW else "; zero-shot there are none, so yes is refused"
+    flags.yes_no("disjoint_cases", text, False)
+    add_outputs(flags)
+
+
+def add_outputs(flags: Flags) -> None:
+    """Add what a test writes beside its scores."""
     flags.add(
         "bootstrap",
         "resamples of 95 % intervals",
@@ -457,6 +454,11 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
     if script.startswith("test"):
         for name in UNUSED:
             del values[name]
+    if setting == ZERO and values.get("disjoint_cases"):
+        raise UserError(
+            f"--disjoint_cases yes: zero-shot tests have no shots of {values['obj']}, whose cases "
+            "could be left out; leave the flag out, or use test_few.py"
+        )
     if values.get("train_objects"):
         values["train_objects"] = training_names(values["train_objects"], values["obj"])
     run = values["obj"]

@@ -53,6 +53,7 @@ def protocol_text(metrics: Mapping[str, Any]) -> str:
         scores_sentence(options, metrics.get("calibrated") or {}),
         mask_sentence(options, metrics),
         images_sentence(options, metrics.get("test_images") or {}),
+        disjoint_sentence(metrics.get("disjoint_cases") or {}),
         spread_sentence(options, metrics.get("versions") or {}),
     ]
     return " ".join(part for part in parts if part)
@@ -76,10 +77,10 @@ def setting_sentence(
             f"Anomaly detection on {name} with normal shots only: {shots} {drawn} fill the memory "
             f"bank; the adapters {zero}."
         )
-    with_masks = ", with the masks of these" if masks else ""
+    with_masks = ", with the masks of the abnormal ones" if masks else ""
     return (
         f"Few-shot anomaly detection on {name}: the adapters were trained on {shots} and as many "
-        f"abnormal ones{with_masks}, {drawn}, in eleven augmented versions each; the normal ones "
+        f"abnormal ones {drawn}{with_masks}, in eleven augmented versions each; the normal ones "
         "fill the memory bank."
     )
 
@@ -179,6 +180,17 @@ def images_sentence(options: Mapping[str, Any], counts: Mapping[str, Any]) -> st
         return f"{text}{of}."
     over = "images and of cases" if cases else "images, as if these were independent"
     return f"{text}{of}; 95 % intervals are from {resamples} bootstrap resamples of {over}."
+
+
+def disjoint_sentence(disjoint: Mapping[str, Any]) -> str:
+    """Say what remains without the cases of the shots, where that was measured."""
+    if disjoint.get("image_auroc") is None:
+        return ""
+    return (
+        f"Without the {disjoint['left_out']} images of the {disjoint['cases']} cases that gave a "
+        f"shot, the image AUROC of the other {disjoint['images']} is "
+        f"{100 * disjoint['image_auroc']:.2f} %."
+    )
 
 
 def spread_sentence(options: Mapping[str, Any], versions: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from mvfa.checkpoint import Keeper, adapter_state, flat_adapters, restore, split
 from mvfa.console import note
 from mvfa.engine import Trainer
 from mvfa.environment import Environment
+from mvfa.features import FeatureLoader
 from mvfa.options import Options
 from mvfa.packing import packs
 from mvfa.schedule import Part
@@ -34,7 +35,7 @@ WRITING_SHARE = 0.02  # of a training's time that writing states may take
 # options that change no result, or whose effect is described otherwise
 OTHER_OPTIONS = (
     *("out", "save_path", "data_path", "fewshot_path", "cache_dir", "cache_gb", "workers"),
-    *("clip_path", "trust_weights", "init", "device", "precision", "pack", "test_batch_size"),
+    *("clip_path", "init", "device", "precision", "pack", "test_batch_size"),
     *("resume",),
 )
 
@@ -143,11 +144,15 @@ class Progress:
             if number < len(parts):
                 self._save()
 
-    def first_order(self, images: int) -> list[int]:
-        """Return the order of the first epoch of a training, which may be over."""
-        generator = torch.Generator()
-        generator.set_state(self.first_shuffle)
-        return torch.randperm(images, generator=generator).tolist()
+    def refill(self, loader: FeatureLoader, images: int) -> None:
+        """Cache a training set's features of `images` images as the training that was stopped did.
+
+        That was in the batches of its first epoch. Without such a training nothing is done.
+        """
+        if self.resumed:
+            generator = torch.Generator()
+            generator.set_state(self.first_shuffle)
+            loader.fill_steps(torch.randperm(images, generator=generator).tolist())
 
     def remove(self) -> None:
         """Remove the state file: the training has ended and its results are written."""

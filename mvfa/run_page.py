@@ -26,6 +26,14 @@ MEASURES = {  # names of metrics that are no plain words
     "average_precision": "average precision",
     "aupro": "AUPRO",
     "best_f1": "best F1",
+    "sensitivity_at_95_specificity": "sensitivity at 95 % specificity",
+    "sensitivity_at_95_specificity_interval": "sensitivity at 95 % specificity, 95 % interval",
+    "specificity_at_95_sensitivity": "specificity at 95 % sensitivity",
+    "specificity_at_95_sensitivity_interval": "specificity at 95 % sensitivity, 95 % interval",
+    "interval": "95 % interval by image",
+    "interval_by_case": "95 % interval by case",
+    "within_case": "within cases",
+    "within_slice": "within slice numbers",
 }
 APART = ("details", "pictures", "protocol")  # of metrics.json: not listed among the settings
 

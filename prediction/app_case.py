@@ -16,12 +16,14 @@ from mvfa.detector import Detector
 from mvfa.detector_result import Result
 from mvfa.thresholds import Threshold
 from prediction.discovery import Source
+from prediction.outputs import REMARK
 from prediction.reading import Loaded, Reading, load
 from prediction.run import result_row, volume_row
 
 RULES = ("fpr=0.05", "fpr=0.1", "fpr=0.2", "sens=0.95", "sens=0.9", "f1", "max")
 SHOWN_SIDE = (512, 1024)  # the longer side of what is drawn, least and most pixels
 BOX_COLOUR = (255, 255, 255)
+BOX_WIDTH = 2  # pixels, outside the box
 AT_ONCE = 8  # slices between two reports of progress
 MARGIN = 0.05  # of the range of scores, beyond either end of the slider
 STEPS = 1000  # of the slider
@@ -33,6 +35,7 @@ class Case:
 
     Args:
         name: of its file.
+        detector: name of what scored it.
         results: one for an image, one for each scored slice of a volume.
         numbers: the slices' numbers, from 0; None for an image.
         notes: what is to be said about it.
@@ -43,6 +46,7 @@ class Case:
     """
 
     name: str
+    detector: str
     results: tuple[Result, ...]
     numbers: tuple[int, ...] | None
     notes: tuple[str, ...]
@@ -125,9 +129,17 @@ def score_slices(detector: Detector, images: Sequence[Image.Image]) -> Iterator[
 
 
 def make_case(
-    source: Source, loaded: Loaded, results: Sequence[Result], detector: Detector, reading: Reading
+    source: Source,
+    loaded: Loaded,
+    results: Sequence[Result],
+    detector: Detector,
+    name: str,
+    reading: Reading,
 ) -> Case:
-    """Return the case of a scored source, at its highest slice and with the default threshold."""
+    """Return the case of a scored source, at its highest slice and with the default threshold.
+
+    `name` is the detector's.
+    """
     calibration = detector.calibration
     assert calibration is not None
     notes = list(loaded.notes)
@@ -136,6 +148,7 @@ def make_case(
         notes.insert(0, f"more than 8 bit: scaled {how}")
     case = Case(
         source.name,
+        name,
         tuple(results),
         None if loaded.numbers is None else tuple(loaded.numbers),
         tuple(notes),
@@ -162,11 +175,19 @@ def picture(result: Result) -> Image.Image:
 
 
 def marked_picture(result: Result) -> Image.Image:
-    """Return the image with its map over it, and the contour and boxes of what is above t."""
+    """Return the image with its map over it, and the contour and boxes of what is above t.
+
+    A file that it is downloaded to says in its comment that it is for research only.
+    """
     image = picture(result)
     enlarged = replace(result, image=image)
     marked = enlarged.overlay()
     draw = ImageDraw.Draw(marked)
-    for left, top, right, bottom in enlarged.boxes:
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=BOX_COLOUR, width=2)
+    for box in enlarged.boxes:
+        left = max(box.left - BOX_WIDTH, 0)
+        top = max(box.top - BOX_WIDTH, 0)
+        right = min(box.right + BOX_WIDTH, marked.width) - 1
+        bottom = min(box.bottom + BOX_WIDTH, marked.height) - 1
+        draw.rectangle((left, top, right, bottom), outline=BOX_COLOUR, width=BOX_WIDTH)
+    marked.info["Comment"] = REMARK
     return marked

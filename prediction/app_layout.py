@@ -31,6 +31,7 @@ class Fields:
 
     def __init__(self, detectors: Sequence[Path], max_mb: int) -> None:
         gr.HTML(text.HEAD, elem_id="head")
+        gr.HTML(text.NOTE, elem_id="disclaimer")
         with gr.Row(elem_id="main"):
             with gr.Column(scale=2, min_width=300, elem_id="side"):
                 self.add_inputs(detectors, max_mb)

@@ -1,5 +1,6 @@
 """Flags of app.py, and which detectors it offers. No torch: help and mistakes come at once."""
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,27 @@ def find_detectors(clip_path: Path | None) -> tuple[tuple[Path, ...], tuple[str,
     )
 
 
+def address_error(host: str, port: int | None) -> UserError:
+    """Return the error of an address that cannot be listened on."""
+    where = host if port is None else f"{host}:{port}"
+    return UserError(
+        f"{where} cannot be listened on, or is in use; choose another --port or --host"
+    )
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise UserError if no server can listen on an address; port None: on any port of it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            listener.bind(address)
+    except (OSError, ValueError) as error:  # ValueError: no host has such a name
+        raise address_error(host, port) from error
+
+
 def parse(argv: Sequence[str] | None = None) -> AppOptions:
     """Return what the flags ask for. Raises UserError for what cannot work."""
     values = vars(build_parser().parse_args(argv))
@@ -135,6 +157,7 @@ def parse(argv: Sequence[str] | None = None) -> AppOptions:
     for path in named:
         weights_of(path, values["clip_path"])
     values["host"] = values["host"].strip("[]")  # as IPv6 addresses are written in a browser
+    check_address(values["host"], values["port"])
     detectors, left_out = (named, ()) if named else find_detectors(values["clip_path"])
     return AppOptions(detectors, left_out, **values)
 

@@ -51,8 +51,10 @@ class Events:
             "api_visibility": "private",
         }
         fields.files.change(self.take, fields.files, everything, **quick).then(**score)
-        for event in (fields.found.input, fields.detector.input, fields.again.click):
-            event(**score, trigger_mode="always_last")  # what was chosen last is shown in the end
+        again = [fields.found.input, fields.detector.input, fields.again.click]
+        # what was chosen last is shown in the end
+        stopped = gr.on(again, self.stop, trigger_mode="multiple", **quick)
+        stopped.then(**score, trigger_mode="always_last")
         quick |= {"outputs": shown, "trigger_mode": "always_last"}
         fields.rule.input(self.on_case(self.by_rule), fields.rule, **quick)
         fields.threshold.input(self.on_case(self.by_value), fields.threshold, **quick)
@@ -95,6 +97,10 @@ class Events:
             fields.found: gr.update(choices=names, value=first, visible=len(names) > 1),
             **self.visible(False),
         }
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop what is being scored, since something else was chosen."""
+        self.page(request).begin()
 
     def score(
         self,

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from errors import UserError
-from prediction.app_options import LOOPBACK, AppOptions
+from prediction.app_options import LOOPBACK, AppOptions, address_error
+from prediction.app_upload import MEGABYTE
 
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 FONTS = ("system-ui", "sans-serif")
 STYLE = Path(__file__).parent / "templates" / "app.css"
+FORM = 16 * MEGABYTE  # of an upload, beside its files: some hundred bytes for each
 # a browser then refuses what a page asks of any other server
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -25,26 +27,26 @@ POLICY = (
 
 
 class Guard:
-    """Adds POLICY to every answer; refuses names that only lead to this machine by a trick.
+    """Adds POLICY to every answer; refuses what other pages ask, and uploads that are too large.
 
     A page elsewhere can have its own name lead to 127.0.0.1, and would then read what is served
-    here as its own.
+    here as its own; or it can send files here without reading the answer.
     """
 
-    def __init__(self, app: Any, local: bool) -> None:
+    def __init__(self, app: Any, local: bool, most: int) -> None:
         self.app = app
         self.local = local
+        self.most = most  # bytes of the files of an upload
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        if self.local and host_name(headers.get(b"host", b"")) not in LOOPBACK:
-            start = {"type": "http.response.start", "status": 403, "headers": []}
-            await send(start)
-            await send({"type": "http.response.body", "body": b"not the name of this machine"})
+        if refusal := self.refusal(dict(scope["headers"])):
+            status, reason = refusal
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": reason.encode()})
             return
 
         async def with_policy(message: Any) -> None:
@@ -54,6 +56,17 @@ class Guard:
             await send(message)
 
         await self.app(scope, receive, with_policy)
+
+    def refusal(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        """Return the status and the reason of a refused request, None for one to be answered."""
+        if self.local and host_name(headers.get(b"host", b"")) not in LOOPBACK:
+            return 403, "not the name of this machine"
+        origin = headers.get(b"origin")
+        if self.local and origin and urlsplit(origin.decode("latin-1")).hostname not in LOOPBACK:
+            return 403, "asked by another page"
+        if int(headers.get(b"content-length", b"0")) > self.most + FORM:
+            return 413, f"more than {self.most // MEGABYTE} MB (--max_mb); choose fewer files"
+        return None
 
 
 def host_name(header: bytes) -> str:
@@ -103,13 +116,14 @@ def launch(blocks: Any, options: AppOptions) -> str:
             max_file_size=f"{options.max_mb}mb",
             theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
             css=style,
-            app_kwargs={"middleware": [Middleware(Guard, local=options.local)]},
+            app_kwargs={
+                "middleware": [
+                    Middleware(Guard, local=options.local, most=options.max_mb * MEGABYTE)
+                ]
+            },
         )
     except OSError as error:
-        where = options.host if options.port is None else f"{options.host}:{options.port}"
-        raise UserError(
-            f"{where} cannot be listened on, or is in use; choose another --port or --host"
-        ) from error
+        raise address_error(options.host, options.port) from error
     return str(address)
 
 

@@ -10,13 +10,11 @@ from mvfa.calibration import default_rule, describe, rank_words
 from mvfa.commands import as_installed
 from mvfa.overlays import Box
 from prediction.app_case import Case, refused_rules
-from prediction.finish import LIKENESS
+from prediction.finish import LIKENESS, OF_SLICES
 from prediction.page import DISCLAIMER
 
-HEAD = (
-    '<h1>Anomaly detection in medical images</h1><p class="disclaimer" role="note">'
-    f"{DISCLAIMER}</p>"
-)
+HEAD = "<h1>Anomaly detection in medical images</h1>"
+NOTE = f'<p class="disclaimer" role="note">{DISCLAIMER}</p>'
 HINT = (
     '<p class="hint">Drop an image or a scan into the field: PNG, JPEG, BMP, TIFF, NIfTI or DICOM: '
     "one file, all files of a series, or a zip of them. It stays on the machine that runs this "
@@ -51,9 +49,10 @@ def verdict(case: Case) -> str:
         facts.append(fact("rank", rank_words(row["normals_below"], row["normals"])))
     elif case.numbers is not None:
         facts.append(fact("p-value", "none: the calibration's scores are of single images"))
-    what = escape(case.name)
+    what = f"{escape(case.name)}, scored by {escape(case.detector)}"
     if case.numbers is not None:
-        what += f", highest of {len(case.numbers)} slices: slice {case.numbers[case.best]}"
+        slices = f"highest of {len(case.numbers)} slices" if len(case.numbers) > 1 else "one slice"
+        what += f"; {slices}: slice {case.numbers[case.best]}"
     return (
         f'<section class="verdict" aria-live="polite"><p class="what">{what}</p>'
         f"{label_words(flagged)}<dl>{''.join(facts)}</dl></section>"
@@ -111,7 +110,10 @@ def percent(value: float, ends: tuple[float, float]) -> float:
 
 
 def strip(case: Case) -> str:
-    """Return the scores of the calibration as marks on a line, with the threshold and the score."""
+    """Return the scores of the calibration as marks on a line, with the threshold and the score.
+
+    The line begins and ends where the threshold's slider does (templates/app.css).
+    """
     ends = case.range()
     rows = []
     for name in ("normal", "abnormal"):
@@ -126,6 +128,8 @@ def strip(case: Case) -> str:
     return (
         f'<div class="strip">{"".join(rows)}<span class="name">this {what}</span>'
         f'<div class="row own"><i style="left:{percent(score, ends):.2f}%"></i></div>'
+        f'<span class="name">score</span><div class="ends"><span>{ends[0]:.3g}</span>'
+        f"<span>{ends[1]:.3g}</span></div>"
         f'<div class="over"><b style="left:{percent(case.rule.value, ends):.2f}%"></b></div></div>'
     )
 
@@ -165,13 +169,17 @@ def rule_words(case: Case) -> str:
     rule, reason = default_rule(case.calibration)
     known = describe(case.calibration, case.rule, reason if rule == case.rule.rule else "")
     refused = items(refused_rules(case.calibration).values())
-    rules = f"<p>Refused here:</p>{refused}" if refused else ""
+    few = "Rules that the calibration has too few images for:"
+    rules = f"<p>{few}</p>{refused}" if refused else ""
     return f'<div class="rule"><p>{escape(known)}</p>{rules}</div>'
 
 
 def remarks(case: Case) -> str:
     """Return the notes on the file, and what to know before trusting the scores."""
-    return items([*case.notes, LIKENESS])
+    said = [*case.notes, LIKENESS]
+    if case.numbers is not None and case.calibration.by == "image":
+        said.append(OF_SLICES)
+    return items(said)
 
 
 def items(lines: Iterable[str]) -> str:

@@ -18,8 +18,8 @@ MEGABYTE = 2**20
 UNPACKED = 5  # a zip file may unpack to so many times the size of an upload
 MOST_ENTRIES = 20_000  # of a zip file
 MOST_VALUES = 2**28  # of a scan: 1 GiB of float32, such as 1,024 slices of 512 x 512
-CHUNK = 2**20  # bytes copied at once
 ENCRYPTED = 1  # of a zip entry's flags
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     OSError,
@@ -105,14 +105,14 @@ def collect(files: Sequence[Path], folder: Path, limits: Limits) -> list[Source]
     left = limits.unpacked
     for path in files:
         if path.suffix.lower() == ".zip":
-            left = unpack(path, free_name(folder, path.stem), left)
+            left -= unpack(path, free_name(folder, path.stem), left)
         else:
             link(path, free_name(folder, path.name))
     found = find([folder], folder / "nothing")
     if not found.sources:
-        others = found.describe_others() or "the files are empty folders"
+        others = found.describe_others() or "no files of these types"
         raise UserError(
-            f"nothing to show; {others}; allowed are PNG, JPEG, BMP, TIFF, DICOM, NIfTI and zip "
+            f"nothing to show ({others}); allowed are PNG, JPEG, BMP, TIFF, DICOM, NIfTI and zip "
             "files of them"
         )
     return sorted(found.sources, key=lambda source: -len(source.files))
@@ -145,25 +145,29 @@ def link(path: Path, target: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path, most: int) -> int:
-    """Unpack a zip file into a new folder; return how much of `most` is left. Raises UserError.
+    """Unpack a zip file into a new folder; return the size of its files in bytes.
 
-    At most `most` bytes are written, whatever the file says of itself. Links, devices, names that
-    lead out of the folder and encrypted files are refused; hidden files are skipped.
+    Raises UserError if that is more than `most`; nothing is written then. The sizes are those that
+    the archive states: zipfile reads no more of any file. Links, devices, names that lead out of
+    the folder and encrypted files are refused; hidden files are skipped.
     """
     folder.mkdir()
     try:
         with zipfile.ZipFile(archive) as opened:
-            for entry, place in plain_entries(archive.name, opened):
-                most -= write_entry(opened, entry, folder / place, most)
-                if most < 0:
-                    raise UserError(
-                        f"{archive.name} unpacks to more than is allowed; choose fewer files, or "
-                        "start app.py with a higher --max_mb"
-                    )
+            entries = list(plain_entries(archive.name, opened))
+            size = sum(entry.file_size for entry, _ in entries)
+            if size > most:
+                raise UserError(
+                    f"{archive.name} unpacks to {size / MEGABYTE:.1f} MB; at most "
+                    f"{most / MEGABYTE:.1f} are allowed: choose fewer files, or start app.py with "
+                    "a higher --max_mb"
+                )
+            for entry, place in entries:
+                write_entry(opened, entry, folder / place)
     except ZIP_ERRORS as error:
         reason = str(error).split("\n")[0][:80]
         raise UserError(f"{archive.name} cannot be unpacked ({reason}); zip it again") from error
-    return most
+    return size
 
 
 def plain_entries(
@@ -186,18 +190,16 @@ def plain_entries(
             raise UserError(f"{name} holds {place}, which leads out of it; zip it again")
         if entry.flag_bits & ENCRYPTED:
             raise UserError(f"{name} is encrypted; zip it again without a password")
+        if entry.compress_type not in METHODS:  # others inflate without a bound of memory
+            raise UserError(f"{name} is not compressed by deflate; zip it again, as most do")
         yield entry, place
 
 
-def write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most: int) -> int:
-    """Write a file of an archive, little more than `most` bytes of it; return how many."""
+def write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
+    """Write a file of an archive."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
     with archive.open(entry) as source, path.open("xb") as target:
-        while (data := source.read(CHUNK)) and written <= most:
-            target.write(data)
-            written += len(data)
-    return written
+        shutil.copyfileobj(source, target)
 
 
 # -------------------------------------------------------------------- sizes

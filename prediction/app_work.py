@@ -165,7 +165,7 @@ class Workshop:
             results += self.run(partial(next, parts))
             if page.turn != turn:
                 return None
-        return make_case(source, loaded, results, detector, how)
+        return make_case(source, loaded, results, detector, path.stem, how)
 
     def close(self) -> None:
         """Remove the files of every page, and let the thread end."""

@@ -15,6 +15,8 @@ LIKENESS = (
     "scanner, the same preparation, none of them used for training."
 )
 
+OF_SLICES = "Rates are of single slices: a volume, the highest of its slices, is above more often."
+
 
 def facts(detector: Detector, options: PredictOptions, threshold: Sequence[str]) -> dict[str, str]:
     """Return what a run used, for the page."""
@@ -50,9 +52,7 @@ def remarks(
     if calibration.selection_used_it:
         said.append("The images of the calibration also chose the epoch of the adapters.")
     if calibration.by == "image":
-        said.append(
-            "Rates are of single slices: a volume, the highest of its slices, is above more often."
-        )
+        said.append(OF_SLICES)
     trained = detector.settings.intensity
     if options.intensity is not None and str(options.intensity) != str(trained):
         said.append(f"--intensity {options.intensity} is not the training's, {trained}.")

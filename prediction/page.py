@@ -15,6 +15,7 @@ from utils import write_whole
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 300  # sources on the page: the highest scores
 FAILURES = 100  # of which the page shows the reason
+BASE = 6  # percent of the height of a plot: its lowest bar
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or any other clinical use."
 
 
@@ -51,6 +52,33 @@ def summarise(found: Iterable[Record]) -> Summary:
     return summary
 
 
+def slice_plot(record: Record) -> dict[str, Any] | None:
+    """Return what the page shows of the slices of a volume, None for an image.
+
+    A slice is a bar of width 1 in a plot whose height is 100, as SVG paths by label. The lowest
+    of scores and threshold is as high as BASE, the highest as the plot.
+    """
+    rows = [row for row in record["rows"] if row.get("slice", "") != ""]
+    if not rows:
+        return None
+    scores = [row["score"] for row in rows]
+    threshold = rows[0]["threshold"]
+    low = min(*scores, threshold)
+    scale = (100 - BASE) / ((max(*scores, threshold) - low) or 1)
+    paths = {"normal": "", "abnormal": ""}
+    for k, row in enumerate(rows):
+        height = BASE + scale * (row["score"] - low)
+        paths[row["label"]] += f"M{k} 100v-{height:.0f}h1V100"
+    return {
+        "count": len(rows),
+        "flagged": sum(row["label"] == "abnormal" for row in rows),
+        "highest": rows[scores.index(max(scores))]["slice"],
+        "ends": (rows[0]["slice"], rows[-1]["slice"]),
+        "paths": paths,
+        "threshold": f"{100 - BASE - scale * (threshold - low):.1f}",
+    }
+
+
 def write_page(
     out: Path,
     summary: Summary,
@@ -70,6 +98,7 @@ def write_page(
         overlay = f"{OVERLAYS}/{record['name']}.jpg"
         row["name"] = record["name"]
         row["overlay"] = quote(overlay) if (out / overlay).is_file() else ""
+        row["slices"] = slice_plot(record)
         row["notes"] = "; ".join(record.get("notes", ()))
         row["discovery"] = None if discoveries is None else discoveries.get(record["name"])
         rows.append(row)

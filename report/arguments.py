@@ -122,6 +122,11 @@ def add_tables(parser: Parser) -> None:
         metavar="D",
         **several,
     )
+    add_output(flags)
+
+
+def add_output(flags: Flags) -> None:
+    """Add what runs and pages show, and what they are of."""
     flags.yes_no(
         "disjoint_cases",
         "also give few-shot AUROCs without the test images of cases (patients) that gave a shot",
@@ -299,8 +304,6 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
         f"--cache_dir={values.cache_dir}",
         *given_flags(values, "device", "workers"),
     ]
-    if values.trust_weights:
-        neutral.append("--trust_weights=yes")
     model = MODEL if values.demo else values.model_name
     if model is None and values.clip_path is None:
         model = DEFAULT_MODEL
@@ -372,7 +375,9 @@ def check_untrained(values: argparse.Namespace) -> None:
 def command_line(values: argparse.Namespace) -> str:
     """Return the command as the page shows it: the flags that change results."""
     parts = ["python reproduce.py", *(["--demo"] if values.demo else []), *values.tables]
+    words = {True: "yes", False: "no"}
     for name, value in changed(values, SHOWN).items():
-        texts = map(str, value) if isinstance(value, list) else [str(value)]
+        several = value if isinstance(value, list) else [value]
+        texts = [words[one] if isinstance(one, bool) else str(one) for one in several]
         parts.append(f"--{name} {' '.join(texts)}")
     return " ".join(parts)

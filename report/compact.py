@@ -62,8 +62,9 @@ class CellText:
     def latex(self) -> str:
         """Return the cell in LaTeX, with the deviation of the details' first line."""
         image, rest = (escape(part) for part in self.parts)
-        main = (bold(image) if self.bold else image) + rest
-        return " ".join([main, *(escape(f"({line})") for line in self.details[:1])])
+        parts = [bold(image) if self.bold else image, rest]
+        parts += [escape(f"({line})") for line in self.details[:1]]
+        return " ".join(filter(None, parts))
 
 
 class Line(NamedTuple):

@@ -31,6 +31,14 @@ from report.comparisons import (
 from report.gallery import gallery, heat_map_rows
 from report.plots import shot_plots
 from report.rivals import load_rivals, rival_table, side_by_side
+from report.run_tables import (
+    RATE,
+    calibration_table,
+    case_table,
+    detail_table,
+    run_table,
+    selection_table,
+)
 from report.settings import protocols
 from report.shortcuts import shortcut_row, shortcut_table
 from report.study import (
@@ -42,14 +50,7 @@ from report.study import (
     Study,
     load_published,
 )
-from report.tables import (
-    Table,
-    case_table,
-    detail_table,
-    long_table,
-    run_table,
-    selection_table,
-)
+from report.tables import Table, long_table
 from utils import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,6 +75,7 @@ EXTRA_TITLES = {  # of tables.md
     "rivals": "Who else, and is it comparable",
     "selections": "Choice of checkpoint",
     "details": "All metrics",
+    "calibration": "Calibration",
 }
 
 
@@ -148,6 +150,7 @@ def render(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[str,
         cell_note=CELL_NOTE,
         bold_note=BOLD_NOTE,
         level=LEVEL,
+        rate=RATE,
         counts={state: study.count(state) for state in STATES},
         unfinished=run_table(study, (MISSING, FAILED)),
         parts=parts,
@@ -205,6 +208,7 @@ def write_report(study: Study, folder: Path) -> Path:
         "rivals": rival_table(study, load_rivals()),
         "selections": selection_table(study),
         "details": detail_table(study),
+        "calibration": calibration_table(study),
         "runs": run_table(study),
     }
     page = render(study, parts, extra)

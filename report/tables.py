@@ -1,4 +1,4 @@
-"""Runs to tables: data frames, written as CSV, Markdown and (by the page) HTML. Percent."""
+"""Runs to tables: data frames, written as CSV, Markdown, LaTeX and (by the page) HTML. Percent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from dataset.catalog import CATALOG, PAPER_ORDER
-from mvfa.curve_plots import GRANULARITIES
 from mvfa.markdown import markdown_table
 from report.latex import escape, latex_table
 from report.study import (
@@ -25,10 +24,6 @@ from report.study import (
 )
 
 METRIC_TITLES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
-BRANCHES = ("text", "memory", "both")
-SELECTIONS = ("test", "valid", "last")  # rules that choose a checkpoint
-MEASURES = ("auroc", "average_precision", "aupro", "dice", "best_f1", "sensitivity", "specificity")
-CASE_KEYS = ("interval_by_case", "within_case", "within_slice")  # of a branch's details
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -109,9 +104,9 @@ LONG_COLUMNS = (
     Column("highest", "Highest run", 2),
     Column("runs", "Runs", 0),
     Column("low", "95 % by image from", 2),
-    Column("high", "95 % by image to", 2),
+    Column("high", "to", 2),
     Column("case_low", "95 % by case from", 2),
-    Column("case_high", "95 % by case to", 2),
+    Column("case_high", "to", 2),
     Column("difference", f"This study {MINUS} paper", 2, signed=True),
     Column("note", "Note"),
 )
@@ -119,61 +114,6 @@ NO_DIFFERENCE = "Difference (not computed)"
 DEMO_LONG_COLUMNS = tuple(
     replace(column, title=NO_DIFFERENCE) if column.key == "difference" else column
     for column in LONG_COLUMNS
-)
-SELECTION_COLUMNS = (
-    *CELL_COLUMNS,
-    Column("metric", "Metric"),
-    Column("test", "Best on test (oracle)", 2),
-    Column("valid", "Best on valid", 2),
-    Column("last", "Last epoch", 2),
-    Column("gap_valid", f"Test {MINUS} valid", 2, signed=True),
-    Column("gap_last", f"Test {MINUS} last", 2, signed=True),
-    Column("runs", "Runs", 0),
-)
-DETAIL_COLUMNS = (
-    *CELL_COLUMNS,
-    Column("granularity", "Granularity"),
-    Column("branch", "Branch"),
-    Column("auroc", "AUROC", 2),
-    Column("average_precision", "Average precision", 2),
-    Column("aupro", "AUPRO", 2),
-    Column("dice", "Dice", 2),
-    Column("best_f1", "Best F1", 2),
-    Column("sensitivity", "Sensitivity", 2),
-    Column("specificity", "Specificity", 2),
-    Column("threshold", "Threshold", 3),
-    Column("runs", "Runs", 0),
-)
-RUN_COLUMNS = (
-    *CELL_COLUMNS,
-    Column("seed", "Seed", 0),
-    Column("draw", "Draw", 0),
-    Column("state", "State"),
-    Column("reason", "Reason"),
-    Column("image_auroc", "Image AUROC", 2),
-    Column("pixel_auroc", "Pixel AUROC", 2),
-    Column("mask_rule", "Mask rule"),
-)
-CASE_COLUMNS = (
-    *CELL_COLUMNS,
-    Column("seed", "Seed", 0),
-    Column("draw", "Draw", 0),
-    Column("branch", "Branch"),
-    Column("auroc", "Image AUROC", 2),
-    Column("low", "95 % by image from", 2),
-    Column("high", "95 % by image to", 2),
-    Column("case_low", "95 % by case from", 2),
-    Column("case_high", "95 % by case to", 2),
-    Column("cases", "Cases", 0),
-    Column("within_case", "AUROC within cases", 2),
-    Column("within_case_used", "Cases used", 0),
-    Column("within_case_left_out", "Left out", 0),
-    Column("within_slice", "AUROC within slice numbers", 2),
-    Column("within_slice_used", "Slice numbers used", 0),
-    Column("within_slice_left_out", "Left out", 0),
-    Column("disjoint_image", "Without the shots' cases: image AUROC", 2),
-    Column("disjoint_pixel", "pixel AUROC", 2),
-    Column("disjoint_images", "Images that remain", 0),
 )
 
 
@@ -322,101 +262,3 @@ def long_table(study: Study, spec: TableSpec, results: PublishedResults) -> Tabl
                 if record is not None:
                     records.append(record)
     return table(spec.name, DEMO_LONG_COLUMNS if study.demo else LONG_COLUMNS, records)
-
-
-def selection_table(study: Study) -> Table:
-    """Return AUROCs of the checkpoints that the three rules choose, and the optimism of the first.
-
-    A training that several tables share is there once, as is a test in `detail_table`.
-    """
-    records = []
-    for spec, row, obj, cells in study.unique_groups(lambda cell: cell.training_folder):
-        runs = [s for c in cells if c.state == DONE and (s := c.training.get("selections"))]
-        for metric in study.metrics_of(obj) if runs else ():
-            values = [
-                {rule: percent((run.get(rule) or {}).get(metric)) for rule in SELECTIONS}
-                for run in runs
-            ]
-            cell = {"table": spec.title, "row": row, "object": obj}
-            means: dict[str, Any] = {rule: mean(v[rule] for v in values) for rule in SELECTIONS}
-            gaps = {
-                f"gap_{rule}": mean(difference(v["test"], v[rule]) for v in values)
-                for rule in SELECTIONS[1:]
-            }
-            counts = {"metric": METRIC_TITLES[metric], "runs": len(values)}
-            records.append(cell | means | gaps | counts)
-    return table("selections", SELECTION_COLUMNS, records)
-
-
-def detail_table(study: Study) -> Table:
-    """Return every metric of every branch: means over runs, in percent except the threshold."""
-    records = []
-    for spec, row, obj, cells in study.unique_groups(lambda cell: cell.folder):
-        for granularity in GRANULARITIES:
-            for branch in BRANCHES:
-                runs = [
-                    m for c in cells if c.state == DONE and (m := c.measures(granularity, branch))
-                ]
-                if not runs:
-                    continue
-                record: dict[str, Any] = {"table": spec.title, "row": row, "object": obj}
-                record |= {"granularity": granularity, "branch": branch, "runs": len(runs)}
-                record |= {key: mean(percent(m.get(key)) for m in runs) for key in MEASURES}
-                record["threshold"] = mean(number(m.get("threshold")) for m in runs)
-                records.append(record)
-    return table("metrics", DETAIL_COLUMNS, records)
-
-
-def case_record(measures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a branch's image AUROC with its intervals, and AUROCs within cases and slice numbers.
-
-    In percent; with the number of strata that were used, and that had one label only.
-    """
-    record = {"auroc": percent(measures.get("auroc"))} | intervals(measures)
-    record["cases"] = (measures.get("interval_by_case") or {}).get("cases")
-    for key in ("within_case", "within_slice"):
-        found = measures.get(key) or {}
-        record[key] = percent(found.get("auroc"))
-        record |= {f"{key}_{name}": found.get(name) for name in ("used", "left_out")}
-    return record
-
-
-def disjoint_record(cell: Cell) -> dict[str, Any]:
-    """Return a run's AUROCs in percent without the images of its shots' cases; {} without any."""
-    found = cell.metrics.get("disjoint_cases") if cell.state == DONE else None
-    if not found:
-        return {}
-    return {
-        "disjoint_image": percent(found.get("image_auroc")),
-        "disjoint_pixel": percent(found.get("pixel_auroc")),
-        "disjoint_images": found.get("images"),
-    }
-
-
-def case_table(study: Study) -> Table:
-    """Return what is known of cases and slice numbers: a record for each run and branch."""
-    records = []
-    for spec, row, obj, cells in study.unique_groups(lambda cell: cell.folder):
-        for cell in cells:
-            for branch in BRANCHES:
-                measures = cell.measures("image", branch) if cell.state == DONE else {}
-                found = disjoint_record(cell) if branch == "both" else {}
-                if found or any(measures.get(key) for key in CASE_KEYS):
-                    record: dict[str, Any] = {"table": spec.title, "row": row, "object": obj}
-                    record |= {"seed": cell.seed, "draw": cell.draw, "branch": branch}
-                    records.append(record | case_record(measures) | found)
-    return table("cases", CASE_COLUMNS, records)
-
-
-def run_table(study: Study, states: Sequence[str] | None = None) -> Table:
-    """Return every cell, or those of some states."""
-    records = []
-    for spec, row, obj, cells in study.groups():
-        for cell in cells:
-            if states is None or cell.state in states:
-                record: dict[str, Any] = {"table": spec.title, "row": row, "object": obj}
-                record |= {"seed": cell.seed, "draw": cell.draw, "state": cell.state}
-                record |= {metric: cell.percent(metric) for metric in METRICS}
-                record["mask_rule"] = cell.mask_rule
-                records.append(record | {"reason": cell.reason})
-    return table("unfinished" if states else "runs", RUN_COLUMNS, records)

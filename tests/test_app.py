@@ -2,13 +2,16 @@
 
 import importlib
 import os
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import nibabel
 import numpy as np
@@ -19,13 +22,15 @@ import app
 from errors import UserError
 from mvfa import Detector
 from mvfa.calibration import rank_words
-from prediction import app_work
-from prediction.app_options import AppOptions, find_detectors, parse, titles
+from prediction import app_case, app_work
+from prediction.app_options import AppOptions, check_address, find_detectors, parse, titles
 from prediction.app_server import host_name, private_folder, running
 from prediction.discovery import VOLUME, Source
+from prediction.outputs import REMARK
 from prediction.reading import load
 from tests.browser import browser, needs_browser, resize, wait
 from tests.detectors import random_detector, random_images
+from tests.script_runs import ROOT
 from tests.test_app_case import reading
 
 WIDTHS = (1400, 390)
@@ -114,6 +119,20 @@ def test_mistakes_in_flags(flags, words):
         parse(flags)
 
 
+def test_an_address_is_tried_before_anything_is_loaded():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        check_address("127.0.0.1", None)
+        taken.listen()
+        with pytest.raises(UserError, match=f"^127.0.0.1:{port} cannot be listened on, or is in"):
+            parse(["--port", str(port)])
+    check_address("127.0.0.1", port)
+    for host in ("192.0.2.1", "no host", "a..b"):  # 192.0.2.0/24 belongs to no machine
+        with pytest.raises(UserError, match=f"^{host} cannot be listened on"):
+            check_address(host, None)
+
+
 def test_app_names_the_file_that_installs_gradio(made, tiny_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"requirements-app\.txt"):
@@ -167,6 +186,23 @@ def test_a_taken_port_is_one_line(options):
             pass
 
 
+def test_an_interrupt_ends_the_program_with_its_status(made, tiny_path):
+    command = [sys.executable, "app.py", str(made / "Brain-4shot.detector")]
+    with subprocess.Popen(
+        [*command, "--clip_path", str(tiny_path), "--device", "cpu"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (output, errors) == ("", "\nstopped; uploaded files are removed\n")
+
+
 class Connections:
     """The addresses that this process connects to while it listens; a hook cannot be removed."""
 
@@ -209,6 +245,27 @@ def test_a_name_that_leads_here_by_a_trick_is_refused(served):
         assert client.get(address, headers={"Host": "evil.example"}).status_code == 403
 
 
+def test_other_pages_and_too_much_at_once_are_refused_before_anything_is_stored(served):
+    import httpx
+
+    address, folder, _ = served
+    before = set(folder.iterdir())
+    with httpx.Client(trust_env=False, base_url=address) as client:
+
+        def send(files, **headers):
+            return client.post("gradio_api/upload", files=files, headers=headers).status_code
+
+        one = [("files", ("a.png", b"x"))]
+        for origin in ("http://evil.example", "null", "http://127.0.0.1.evil.example"):
+            assert send(one, Origin=origin) == 403
+        many = [("files", (f"{k}.png", bytes(900_000))) for k in range(20)]
+        assert send(many) == 413
+        assert set(folder.iterdir()) == before
+        assert send(one, Origin=address.rstrip("/")) == 200
+    (new,) = set(folder.iterdir()) - before
+    assert [file.name for file in new.iterdir()] == ["a.png"]
+
+
 # -------------------------------------------------------------------- page
 
 
@@ -239,7 +296,8 @@ def source(driver, name: str) -> str:
 
 
 def facts(driver) -> dict[str, str]:
-    """Return the label and the values of the verdict."""
+    """Return the label and the values of the verdict, once progress no longer covers it."""
+    wait(driver, "!document.querySelector('#verdict .progress-text')")
     names = driver.find_elements("css selector", ".verdict dt")
     values = driver.find_elements("css selector", ".verdict dd")
     pairs = {n.text: v.text for n, v in zip(names, values, strict=True)}
@@ -277,7 +335,6 @@ def loaded(made: Path, tiny_path: Path, name: str = "Brain-4shot") -> Detector:
 
 @needs_browser
 def test_an_image_is_scored_as_python_scores_it(page, made, tiny_path):
-    assert "not a medical device" in text(page, "#head")
     upload(page, made / "0.png")
     wait_for_name(page, "0.png")
     expected = loaded(made, tiny_path)(made / "0.png")
@@ -289,6 +346,8 @@ def test_an_image_is_scored_as_python_scores_it(page, made, tiny_path):
         "rank": rank_words(*expected.rank),
     }
     before = source(page, "marked")
+    with urlopen(before) as answer, Image.open(answer) as file:
+        assert file.text == {"Comment": REMARK}
     upload(page, made / "1.png")
     wait_for_name(page, "1.png")
     assert facts(page)["score"] == f"{loaded(made, tiny_path)(made / '1.png').score:.4f}"
@@ -401,6 +460,31 @@ def test_a_volume_has_a_slider_and_the_score_of_each_slice(page, made, tiny_path
 
 
 @needs_browser
+def test_another_choice_stops_what_is_scored(page, made, monkeypatch):
+    scored = []
+
+    def slowly(detector, images):
+        for part in at_once(detector, images):
+            time.sleep(0.5)
+            scored.append(detector.settings.masks)
+            yield part
+
+    at_once = app_case.score_slices
+    monkeypatch.setattr(app_case, "AT_ONCE", 1)
+    monkeypatch.setattr(app_work, "score_slices", slowly)
+    upload(page, made / "head.nii.gz")
+    deadline = time.monotonic() + 20
+    while not scored and time.monotonic() < deadline:
+        time.sleep(0.05)
+    choose(page, "detector", "Chest")
+    wait(page, "document.querySelector('.verdict .what')?.textContent.includes('Chest-4shot;')")
+    assert 1 <= scored.count(True) < SLICES
+    assert scored.count(False) == SLICES
+    choose(page, "detector", "Brain")
+    wait(page, "document.querySelector('.verdict .what')?.textContent.includes('Brain-4shot;')")
+
+
+@needs_browser
 def test_several_images_are_chosen_from(page, made):
     upload(page, made / "0.png", made / "1.png")
     wait_for_name(page, "0.png")
@@ -450,6 +534,13 @@ def test_the_page_fits_the_window(page, made, width, name):
     for picture in ("image", "marked"):
         box = page.find_element("css selector", f"#{picture} img").rect
         assert box["width"] >= 280  # an image of 80 x 60 pixels, or of 40 x 40
+    picture = page.find_element("css selector", "#marked img")
+    page.execute_script("arguments[0].scrollIntoView({block: 'end'})", picture)
+    disclaimer = page.find_element("css selector", "#disclaimer")
+    assert "not a medical device" in disclaimer.text
+    place = "return arguments[0].getBoundingClientRect().top"
+    assert page.execute_script(place, disclaimer) >= 0  # it stays when the rest is scrolled
+    page.execute_script("window.scrollTo(0, 0)")
     resize(page, WIDTHS[0])
 
 

@@ -15,6 +15,7 @@ from prediction import app_text
 from prediction.app_case import Case, make_case, marked_picture, picture, refused_rules, shown_size
 from prediction.app_reading import Entered, reading_of
 from prediction.discovery import IMAGE, Source
+from prediction.finish import OF_SLICES
 from prediction.reading import Loaded
 from tests.detectors import random_detector, random_images
 
@@ -40,7 +41,8 @@ def case_of(detector, count: int, *, volume: bool = False) -> Case:
     numbers = list(range(3, 3 + 2 * count, 2)) if volume else None
     loaded = Loaded(pictures, numbers, notes=("a <note>",))
     source = Source(Path(), (NASTY,), IMAGE)
-    return make_case(source, loaded, detector.results(pictures), detector, reading(detector))
+    results = detector.results(pictures)
+    return make_case(source, loaded, results, detector, "Brain-4shot", reading(detector))
 
 
 class Text(HTMLParser):
@@ -104,6 +106,10 @@ def test_a_volume_starts_at_its_highest_slice(detector):
     assert other.with_slice(100).at == 5
     assert f"slice {other.numbers[other.at]}:" in app_text.caption(other)
     assert app_text.bars(case).count("data-slice") == 6
+    assert "scored by Brain-4shot; highest of 6 slices: slice" in app_text.verdict(case)
+    assert "; one slice: slice 3" in app_text.verdict(case_of(detector, 1, volume=True))
+    assert OF_SLICES in app_text.remarks(case)
+    assert OF_SLICES not in app_text.remarks(case_of(detector, 1))
     assert app_text.bars(case_of(detector, 1)) == ""
 
 
@@ -113,6 +119,7 @@ def test_a_volume_has_a_p_value_where_scores_are_of_cases(detector):
     best = detector(images(3)[case.best])
     assert by_case.volume()["p_value"] == best.p_value
     assert f"{best.p_value:.3g}" in app_text.verdict(by_case)
+    assert OF_SLICES not in app_text.remarks(by_case)
 
 
 def test_slices_with_several_scores_have_bars_of_their_height(detector):

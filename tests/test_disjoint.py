@@ -1,12 +1,18 @@
 """A test without the images of the shots' cases: which remain, and that nothing else changes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from dataset.cases import read_case
+from errors import UserError
 from mvfa.disjoint import subset
+from mvfa.evaluation import evaluate
+from mvfa.options import parse
 from mvfa.predictions import Predictions, ScoreForm
 from synthetic.images import write_demo
 from tests.script_runs import Runs
@@ -63,8 +69,6 @@ def test_the_rest_is_scored_as_a_set_of_its_own():
     def scaled(values):
         return (values - values.min()) / (values.max() - values.min())
 
-    from mvfa.evaluation import evaluate
-
     expected = scaled(text[rows].numpy()) + scaled(memory[rows].numpy())
     found = evaluate(part).image_auroc
     assert found == pytest.approx(roc_auc_score(np.array(labels)[rows], expected))
@@ -77,3 +81,76 @@ def test_names_without_cases_are_said(tiny_path, demo_root, tmp_path, capsys):
     found = plain.metrics("test_few")["disjoint_cases"]
     assert (found["image_auroc"], found["left_out"], found["cases"]) == (None, 0, 0)
     assert "the names of the shots show no case" in capsys.readouterr().err
+
+
+def rename(data: Path, lists: Path, split: str, state: str, names: list[str]) -> None:
+    """Rename the images of a split and state of Brain, their masks, and the shots."""
+    text = lists.read_text()
+    for folder in (data / f"Brain_AD/{split}/{state}").iterdir():
+        for old, new in zip(sorted(folder.iterdir()), names, strict=True):
+            if split == "valid" and folder.name == "img":
+                lines = text.splitlines()
+                tag = "n" if state == "good" else "a"
+                text = "\n".join(
+                    line.replace(old.name, f"{new}.png") if line[0] == tag else line
+                    for line in lines
+                )
+            old.rename(folder / f"{new}.png")
+    lists.write_text(text + "\n")
+
+
+@pytest.fixture
+def own(tiny_path, tmp_path):
+    """Return runs on images of Brain of which only numbers are known, and a trained model."""
+    write_demo(tmp_path, valid=2, test=3, shots=(2,), size=48)
+    found = Runs(tiny_path, tmp_path, tmp_path / "runs")
+    found("train_few", "Brain", "--epoch", 1)
+    return found
+
+
+def disjoint(own: Runs) -> dict:
+    own("test_few", "Brain", "--bootstrap", 0, "--disjoint_cases", "yes")
+    return own.metrics("test_few")["disjoint_cases"]
+
+
+def test_cases_that_only_shots_and_test_images_together_show(own):
+    """Test images of a case each look like numbered images, until a shot is of the same case."""
+    own.demo_root.joinpath("data/Brain_AD/object.toml").write_text("cases = '(?P<case>q.)'\n")
+    assert disjoint(own)["cases"] == 0  # nothing matches
+    own.demo_root.joinpath("data/Brain_AD/object.toml").unlink()
+    lists = own.demo_root / "fewshot_seed/Brain/2-shot.txt"
+    rename(own.demo_root / "data", lists, "valid", "good", ["p1_1", "p2_1"])
+    rename(own.demo_root / "data", lists, "valid", "Ungood", ["p3_1", "p4_1"])
+    rename(own.demo_root / "data", lists, "test", "good", ["p1_2", "p5_1", "p6_1"])
+    rename(own.demo_root / "data", lists, "test", "Ungood", ["p7_1", "p3_2", "p8_1"])
+    own("train_few", "Brain", "--epoch", 1)
+    found = disjoint(own)
+    assert (found["cases"], found["images"], found["left_out"]) == (4, 4, 2)
+    assert found["image_auroc"] is not None
+
+
+def test_what_cannot_be_scored_is_said_and_the_test_goes_on(own, capsys):
+    top = own.demo_root / "data/Brain_AD"
+    rows = [f"test/good/img/00{n}.png,ann" for n in range(3)]
+    rows += [f"valid/good/img/00{n}.png,{'ann' if n else 'bob'}" for n in range(2)]
+    (top / "cases.csv").write_text("\n".join(["file,case", *rows]) + "\n")
+    found = disjoint(own)
+    assert (found["normal"], found["abnormal"], found["image_auroc"]) == (0, 3, None)
+    said = capsys.readouterr().err
+    assert "3 abnormal and 0 normal images remain, and an AUROC needs both" in said
+    # images of both labels remain, but the only marks are those of a shot's case
+    rows = ["valid/good/img/000.png,ann", "test/Ungood/img/000.png,ann"]
+    (top / "cases.csv").write_text("\n".join(["file,case", *rows]) + "\n")
+    for name in ("001", "002"):
+        Image.new("L", (48, 48)).save(top / f"test/Ungood/anomaly_mask/{name}.png")
+    found = disjoint(own)
+    assert (found["images"], found["image_auroc"], found["pixel_auroc"]) == (5, None, None)
+    assert "--disjoint_cases: AUROC needs both labels: got 0 abnormal" in capsys.readouterr().err
+
+
+def test_zero_shot_tests_have_no_shots():
+    assert not parse("test_zero", ["--obj", "Liver", "--disjoint_cases", "no"]).disjoint_cases
+    with pytest.raises(UserError, match="yes: zero-shot tests have no shots of Liver, whose cases"):
+        parse("test_zero", ["--obj", "Liver", "--disjoint_cases", "yes"])
+    few = ["--obj", "Liver", "--abnormal_shot", "0", "--disjoint_cases", "yes"]
+    assert parse("test_few", few).disjoint_cases

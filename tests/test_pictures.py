@@ -22,7 +22,7 @@ from mvfa.panels import (
     overlay,
     panel,
 )
-from mvfa.pictures import choose, misranked, remove_pictures, write_pictures
+from mvfa.pictures import choose, choose_ranked, misranked, remove_pictures, write_pictures
 from synthetic.images import picture as demo_picture
 
 SIDE = 40
@@ -156,6 +156,36 @@ def test_random_choice_follows_its_generator():
 def test_a_wrong_order_is_refused(count, order):
     with pytest.raises(ValueError, match="allowed: worst, best, random"):
         choose(torch.rand(5), torch.zeros(5), count, order)
+
+
+def test_mixed_pictures_are_worst_ones_and_random_ones_that_two_scorings_share():
+    labels = (torch.arange(40) % 4 == 0).int()
+
+    def chosen(seed: int, count: int = 7) -> dict[int, str]:
+        scores = torch.rand(40, generator=torch.Generator().manual_seed(seed))
+        ranked = choose_ranked(scores, labels, count, "mixed", torch.Generator().manual_seed(1))
+        assert len({index for index, _ in ranked}) == len(ranked) == min(count, 40)
+        worst = [index for index, rank in ranked if rank == "worst"]
+        random = {index for index, rank in ranked if rank == "random"}
+        others = [i for i in choose(scores, labels, 40, "worst") if i not in random]
+        assert worst == others[: count // 2]
+        return dict(ranked)
+
+    one, two = chosen(2), chosen(3)
+    random = [index for index, rank in one.items() if rank == "random"]
+    assert random == [index for index, rank in two.items() if rank == "random"]
+    assert [int(labels[index]) for index in random] == [1, 0, 1, 0]
+    assert one != two
+    assert len(chosen(2, count=50)) == 40
+
+
+def test_other_orders_are_those_of_choose():
+    scores = torch.rand(9, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(9) % 2
+    for order in ("worst", "best", "random"):
+        pair = [torch.Generator().manual_seed(5) for _ in range(2)]
+        ranked = choose_ranked(scores, labels, 4, order, pair[0])
+        assert ranked == [(i, order) for i in choose(scores, labels, 4, order, pair[1])]
 
 
 def test_colours():

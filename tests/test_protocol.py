@@ -49,8 +49,8 @@ def test_a_test_writes_its_protocol_and_its_page_shows_it(runs):
     text = metrics["protocol"]
     assert text == protocol_text(metrics)
     for part in (
-        "trained on 2 normal images and as many abnormal ones, with the masks of these",
-        "draw 0 of the shot lists",
+        "trained on 2 normal images and as many abnormal ones of its valid/",
+        "draw 0 of the shot lists), with the masks of the abnormal ones",
         "Of 2 epochs (batches of 1, learning rate 0.001, seed 111) the checkpoint is the last one.",
         f"CLIP (tiny.pt, SHA-256 {metrics['weights']['sha256'][:12]})",
         "adapters after blocks 1, 2, 3, 4; images are resized to 32 x 32 pixels",
@@ -103,6 +103,12 @@ def test_cases_draws_and_changes():
     normal_only = said({"abnormal_shot": 0, "shot": 1})
     assert "normal shots only: 1 normal image of its valid/" in normal_only
     assert "Liver, Retina_RESC" in normal_only or "Liver and Retina_RESC" in normal_only
+    disjoint = {"image_auroc": 0.75, "images": 12, "left_out": 3, "cases": 2}
+    part = (
+        "Without the 3 images of the 2 cases that gave a shot, the image AUROC of the other 12 is"
+    )
+    assert f"{part} 75.00 %." in said(disjoint_cases=disjoint)
+    assert "Without" not in said(disjoint_cases=disjoint | {"image_auroc": None})
     wide = said(masks=True, mask_rule="any", empty_masks=3)
     assert "all grey values above 0 count as lesion (mask rule any) (3 masks have none)" in wide
 

@@ -22,7 +22,7 @@ from report.gallery import heat_map_rows
 from report.page import DEMO_NOTE, DISCLAIMER, write_report
 from report.settings import study_settings
 from report.study import DONE, FAILED, MISSING, Cell, Study, TableSpec, load_cell, load_published
-from report.tables import long_table, published
+from report.tables import PColumn, long_table, published
 from synthetic.images import picture as demo_picture
 from tests.browser import browser, needs_browser, resize, wait
 from tests.invented import NASTY, REASON, done, invented, paper
@@ -38,6 +38,7 @@ FILES = (
     "csv/rivals.csv",
     "csv/cases.csv",
     "csv/shortcuts.csv",
+    "csv/calibration.csv",
 )
 WIDTHS = (1400, 390)
 DASH = "\N{EN DASH}"
@@ -220,6 +221,114 @@ def test_errors_are_shown_and_not_run(folder):
     assert "&lt;script&gt;alert" in text
 
 
+class Downloads(HTMLParser):
+    """The contents of a page's downloads, by file name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files = {}
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "a" and "download" in attributes:
+            content = base64.b64decode(attributes["href"].split(",")[1]).decode()
+            earlier = self.files.setdefault(attributes["download"], content)
+            assert earlier == content, "two files of one name"
+
+
+def test_tables_can_be_had_as_csv_and_latex(folder, study):
+    page = Downloads()
+    page.feed((folder / "index.html").read_text())
+    for spec in study.specs:
+        csv_file = (folder / "csv" / f"{spec.name}.csv").read_text()
+        assert page.files[f"{spec.name}.csv"] == csv_file
+        assert rf"\caption{{{spec.title}." in page.files[f"{spec.name}.tex"]
+        assert page.files[f"{spec.name}-long.tex"].count(r"\\") == len(csv_file.splitlines())
+    assert "93.00 / 96.50 ($\\pm$ 1.41 / 0.71, n = 2)" in page.files["table1.tex"]
+
+
+def test_the_best_shortcut_is_a_line_of_every_table(tmp_path):
+    def shortcut(name: str, fit: str, auroc: float) -> dict:
+        nothing = dict.fromkeys(("by_image", "by_case", "within_slice", "within_case", "cases"))
+        return nothing | {"name": name, "kind": "names", "fit": fit, "auroc": auroc, "images": 9}
+
+    found = [
+        shortcut("nearness to the middle slice", "none", 0.81),
+        shortcut("slice number", "valid", 0.7),
+        shortcut("abnormal share of its slice number", "oracle", 0.98),
+    ]
+    study = replace(invented(tmp_path / "runs"), shortcuts={"Brain": found})
+    folder = write_report(study, tmp_path / "report").parent
+    (line,) = re.findall(r'<tr class="shortcut">.*', (folder / "index.html").read_text())[:1]
+    assert line.count("<td") == len(PAPER_ORDER) + 1
+    assert '81.00</span><span class="detail">knows only the slice&#39;s depth' in line
+    assert "98.00" not in line  # made from the test labels
+    assert "81.00 (knows only the slice's depth)" in (folder / "tables.md").read_text()
+    assert [r["auroc"] for r in rows(folder, "shortcuts")] == ["81.0000", "70.0000", "98.0000"]
+
+
+def with_details(tmp_path, **more) -> Study:
+    """Return a study of one run with more of its metrics."""
+    cell = done("t", "r", "Brain", 0.9, 0.95, folder=tmp_path / "run")
+    cell.metrics["details"]["image"]["both"] |= more.pop("image", {})
+    spec = TableSpec("t", "T", "", ("r",), ("Brain",))
+    return Study("S", False, (spec,), (replace(cell, metrics=cell.metrics | more),))
+
+
+def test_intervals_by_case_stand_beside_those_by_image_with_what_was_left_out(tmp_path):
+    by_case = {"auroc": [0.75, 0.97], "average_precision": [0, 1], "cases": 10, "resamples": 990}
+    within = {"auroc": 0.66, "used": 7, "left_out": 3, "images": 80}
+    study = with_details(
+        tmp_path,
+        image={"interval_by_case": by_case, "within_case": within, "within_slice": None},
+        disjoint_cases={"image_auroc": 0.85, "pixel_auroc": None, "images": 60},
+    )
+    folder = write_report(study, tmp_path / "report").parent
+    text = (folder / "tables.md").read_text()
+    assert f"90.00 / 95.00 ([88.00{DASH}91.00]; by case [75.00{DASH}97.00])" in text
+    record = row(folder, "cases", branch="both")
+    expected = {"auroc": 90, "low": 88, "high": 91, "case_low": 75, "case_high": 97, "cases": 10}
+    expected |= {"within_case": 66, "within_case_used": 7, "within_case_left_out": 3}
+    expected |= {"disjoint_image": 85, "disjoint_images": 60}
+    assert {key: float(record[key]) for key in expected} == pytest.approx(expected)
+    assert (record["within_slice"], record["disjoint_pixel"]) == ("", "")
+
+
+def test_operating_points_and_calibration_are_tables(tmp_path):
+    rates = [{"rate": 0.05, "images": 20, "share": 0.1, "low": 0.01, "high": 0.3}]
+    errors = {"brier": 0.125, "calibration_error": 0.0625}
+    reliability = {"normals": 40, "false_positive_rates": rates, "probability": errors}
+    calibrated = {"image_auroc": 0.8, "pixel_auroc": 0.9, "pixel_dice": 0.5}
+    study = with_details(
+        tmp_path,
+        image={
+            "sensitivity_at_95_specificity": 0.5,
+            "sensitivity_at_95_specificity_interval": [0.4, 0.6],
+        },
+        calibrated=calibrated | {"reliability": reliability},
+    )
+    folder = write_report(study, tmp_path / "report").parent
+    record = row(folder, "metrics", granularity="image", branch="both")
+    points = [record[f"sensitivity_{key}"] for key in ("at_95", "low", "high")]
+    assert points == ["50.0000", "40.0000", "60.0000"]
+    assert record["specificity_at_95"] == ""
+    record = row(folder, "calibration")
+    expected = {"image_auroc": 80, "pixel_dice": 50, "normals": 40, "share": 10, "high": 30}
+    expected |= errors
+    assert {key: float(record[key]) for key in expected} == pytest.approx(expected)
+
+
+def test_small_p_values_are_not_shown_as_zero():
+    column = PColumn("p", "p", 4)
+    assert [column.text(p) for p in (0.5, 0.0001, 1e-12, 0, None)] == [
+        "0.5000",
+        "0.0001",
+        "< 0.0001",
+        "< 0.0001",
+        "",
+    ]
+
+
 def test_demo_studies_say_so(tmp_path):
     folder = write_report(invented(tmp_path / "runs", demo=True), tmp_path / "report").parent
     assert DEMO_NOTE in (folder / "index.html").read_text()
@@ -367,27 +476,40 @@ def test_heat_maps_are_over_images_with_organs_as_rows(tmp_path):
     assert page.index('id="maps-figure5"') < page.index('id="selection"')
 
 
-def test_a_picture_is_small(tmp_path):
-    """A picture of 240 px takes less than 150 kB of the page."""
+def test_a_picture_is_small_and_a_page_of_24_below_6_mb(tmp_path):
+    """Pictures of 240 px; the page has Plotly's script."""
     y, x = np.mgrid[:240, :240] / 240
     smooth = (0.5 + 0.5 * np.sin(9 * x) * np.cos(7 * y)).astype(np.float32)
-    image, _ = demo_picture("Brain", "test", "Ungood", 0, seed=1)
-    picture = Picture(
-        index=0,
-        file="0.png",
-        label=1,
-        score=0.5,
-        rank="worst",
-        image=np.asarray(Image.fromarray(image).resize((240, 240))),
-        mask=smooth > 0.8,
-        text_map=smooth,
-        memory_map=smooth**2,
-        final_map=(smooth + smooth**2) / 2,
-    )
-    (entry,) = write_pictures(tmp_path, [picture], 0.5)
-    uris = [v for k, v in embedded(tmp_path, entry).items() if k.endswith("_uri")]
-    assert len(uris) == 4
-    assert sum(map(len, uris)) < 150_000
+    cells = []
+    for number, obj in enumerate(PAPER_ORDER[:4]):
+        pictures = []
+        for index in range(6):
+            image, _ = demo_picture(obj, "test", "Ungood", index, seed=1)
+            pictures.append(
+                Picture(
+                    index=index,
+                    file=f"{index}.png",
+                    label=1,
+                    score=0.5,
+                    rank="worst",
+                    image=np.asarray(Image.fromarray(image).resize((240, 240))),
+                    mask=smooth > 0.8,
+                    text_map=smooth,
+                    memory_map=smooth**2,
+                    final_map=(smooth + smooth**2) / 2,
+                )
+            )
+        cell = done("figure5", "few", obj, 0.9, 0.9)
+        entries = write_pictures(tmp_path / obj, pictures, 0.5)
+        metrics = cell.metrics | {"pictures": entries}
+        cells.append(replace(cell, seed=number, metrics=metrics, folder=tmp_path / obj))
+        uris = [v for k, v in embedded(tmp_path / obj, entries[0]).items() if k.endswith("_uri")]
+        assert len(uris) == 4
+        assert sum(map(len, uris)) < 80_000
+    spec = TableSpec("figure5", "Heat maps", "", ("few",), PAPER_ORDER[:4], heat_maps=True)
+    page = write_report(Study("S", False, (spec,), tuple(cells)), tmp_path / "report")
+    assert page.read_text().count('<figure class="picture"') == 24
+    assert page.stat().st_size < 6_000_000
 
 
 def test_cells_and_rows_must_exist():
@@ -512,6 +634,82 @@ def test_compact_tables_fit_a_wide_window_and_hint_at_more_in_a_narrow_one(page)
     page.execute_script(f"{box}.querySelector('.scroll').scrollLeft = 9999")
     wait(page, f"{box}.classList.contains('at-end')")
     assert page.execute_script(left) == pytest.approx(before, abs=1)
+
+
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+TEXT = (
+    "getComputedStyle([...document.querySelectorAll('.plot')].find(p => p.querySelector('.xtick'))"
+    ".querySelector('.xtick text')).fill"
+)
+
+
+def brightness(driver, colour: str) -> float:
+    """Return the mean of red, green and blue of a colour that JavaScript computes."""
+    numbers = re.findall(r"[\d.]+", driver.execute_script(f"return {colour}"))
+    return fmean(map(float, numbers[:3]))
+
+
+@needs_browser
+def test_colours_follow_the_system_until_the_button_is_pressed(page):
+    """Text of plots is redrawn in the page's ink."""
+
+    def prefer(scheme: str) -> None:
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    wait(page, "document.querySelector('.plot .xtick text')")
+    button = page.find_element("id", "theme")
+    for scheme, other in (("light", "Dark colours"), ("dark", "Light colours")):
+        prefer(scheme)
+        wait(page, f"document.getElementById('theme').textContent === '{other}'")
+        assert (brightness(page, BACKGROUND) > 128) == (scheme == "light")
+        assert (brightness(page, TEXT) < 128) == (scheme == "light")
+    button.click()
+    wait(page, "document.documentElement.dataset.theme === 'light'")
+    assert brightness(page, BACKGROUND) > 200
+    assert brightness(page, TEXT) < 60
+    button.click()
+    assert brightness(page, BACKGROUND) < 60
+    page.execute_script("delete document.documentElement.dataset.theme")
+    prefer("light")
+    wait(page, "document.getElementById('theme').textContent === 'Dark colours'")
+
+
+@needs_browser
+def test_paper_has_no_controls_and_cuts_no_table(page):
+    page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    resize(page, 1000)  # an A4 page in landscape
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        hidden = ["#theme", "nav", ".filter", "#threshold", ".downloads", ".more"]
+        for selector in hidden:
+            assert not page.find_element("css selector", selector).is_displayed(), selector
+        cut = (
+            "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth"
+            " > innerWidth).map(e => e.getAttribute('aria-label'))"
+        )
+        assert page.execute_script(cut) == []
+        heading = page.find_element("css selector", "#long-table1 thead th")
+        assert heading.value_of_css_property("position") == "static"
+        pdf = page.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+        assert base64.b64decode(pdf["data"]).startswith(b"%PDF")
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    wait(page, "document.documentElement.dataset.theme === undefined")
+
+
+@needs_browser
+def test_the_first_column_of_a_wide_table_stays_in_sight(page):
+    page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    resize(page, 1400)
+    wait(page, "innerWidth === 1400")
+    cell = "document.querySelector('#long-rivals tbody th')"
+    box = f"{cell}.closest('.scroll')"
+    assert page.execute_script(f"return {box}.scrollWidth > {box}.clientWidth")
+    before = page.execute_script(f"return {cell}.getBoundingClientRect().left")
+    page.execute_script(f"{box}.scrollLeft = 9999")
+    assert page.execute_script(f"return {box}.scrollLeft") > 0
+    assert page.execute_script(f"return {cell}.getBoundingClientRect().left") == before
 
 
 @needs_browser

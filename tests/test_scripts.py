@@ -45,7 +45,8 @@ def test_few_shot_from_images_to_results(runs, capsys, obj):
     assert metrics["peak_memory_bytes"]["host"] > 1e8
     assert metrics["seconds"] > 0
     table = runs.scores("test_few")
-    assert list(table[0]) == ["file", "label", "score", "text_score", "memory_score"]
+    columns = ["file", "label", "score", "text_score", "memory_score", "case", "slice"]
+    assert list(table[0]) == columns
     assert [row["label"] for row in table] == ["0"] * 5 + ["1"] * 5
     assert table[0]["file"] == f"{obj}_AD/test/good/img/000.png"
     written = torch.tensor([float(row["score"]) for row in table])

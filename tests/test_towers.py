@@ -139,7 +139,7 @@ def test_every_format_gives_the_same_network(tmp_path):
     torch.save({"state_dict": published}, tmp_path / "nested.pt")
     save_file(published, tmp_path / "file.safetensors")
     for name in ("archive.pt", "plain.pt", "nested.pt", "file.safetensors"):
-        clip = create_model(None, tmp_path / name, image_size=32, trust_weights=True)
+        clip = create_model(None, tmp_path / name, image_size=32)
         assert clip.file == tmp_path / name
         assert clip.text_projection.dtype == torch.float16  # until a sentence is encoded
         with clip.text_tower_ready():
@@ -188,8 +188,11 @@ def test_a_damaged_published_file_is_refused_in_every_format(tmp_path):
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.script(Holder(random_state(TINY))).save(path)
     with pytest.raises(UserError, match=r"has a published name but not its content: SHA-256"):
-        create_model(None, path, image_size=32, trust_weights=True)
+        create_model(None, path, image_size=32)
     torch.save(random_state(TINY), path)
+    with pytest.raises(UserError, match=r"download it again, or rename it"):
+        create_model(None, path, image_size=32)
+    save_file(random_state(TINY), path)
     with pytest.raises(UserError, match=r"download it again, or rename it"):
         create_model(None, path, image_size=32)
 
@@ -217,8 +220,8 @@ class Writer(torch.nn.Module):
 
 
 @pytest.mark.parametrize("default_place", [False, True])
-def test_an_unknown_archive_is_refused_before_it_runs(tmp_path, monkeypatch, default_place):
-    """It would write a file of its own choosing."""
+def test_an_archive_is_not_run(tmp_path, monkeypatch, default_place):
+    """The one here would write a file of its own choosing."""
     written = tmp_path / "written"
     evil = tmp_path / ("ViT-L-14-336px.pt" if default_place else "evil.pt")
     torch.jit.script(Writer(str(written))).save(evil)
@@ -226,7 +229,7 @@ def test_an_unknown_archive_is_refused_before_it_runs(tmp_path, monkeypatch, def
     message = (
         "has a published name"
         if default_place
-        else r"of unknown SHA-256 .*\.safetensors, or pass --trust_weights"
+        else r"evil\.pt is not a readable weight file: the code of its class .*Writer would have"
     )
     with pytest.raises(UserError, match=message):
         create_model("ViT-L-14-336" if default_place else None, None if default_place else evil)
