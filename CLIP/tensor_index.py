@@ -55,7 +55,7 @@ BEGINNINGS = (
     (b"\x1f\x8b", "compressed by gzip"),
     (b"\x89HDF", "HDF5"),
     (b"GGUF", "GGUF"),
-    (b"\x80", "a bare pickle, as torch before 1.6 wrote them"),
+    (b"\x80", "a bare pickle as of torch before 1.6, to be loaded and saved by a newer one"),
     (b"\x89PNG", "an image"),
 )
 

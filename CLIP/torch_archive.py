@@ -98,12 +98,14 @@ class Archive:
             header = self.file.read(30)
             magic, flags, method = struct.unpack("<4s2x2H", header[:10])
             lengths = struct.unpack("<2H", header[26:])  # of the name and the extra field
+            written = self.file.read(lengths[0])
         except (KeyError, struct.error, OSError, ValueError) as error:
             raise DamagedError(f"its record {name} is missing or damaged") from error
         start = info.header_offset + 30 + sum(lengths)
         if method or info.compress_type:
-            raise DamagedError("its tensors are compressed; unpack it and save it with torch.save")
-        if magic != b"PK\3\4" or flags & 1 or start + info.file_size > self.size:
+            raise DamagedError("its tensors are compressed, which torch.save never does")
+        whole = start + info.file_size <= self.size and written == info.orig_filename.encode()
+        if magic != b"PK\3\4" or flags & 1 or not whole:
             raise DamagedError(f"its record {name} is damaged")
         return Record(name, dtype, start, info.file_size, info.CRC)
 
@@ -162,12 +164,13 @@ def other_layout(what: str) -> Any:
 CALLS = {
     "collections.OrderedDict": lambda _: {},
     "torch.Size": lambda arguments: tuple(arguments[0]),
+    "torch.serialization._get_layout": lambda arguments: arguments[0],  # of a sparse tensor
+    "_codecs.encode": lambda arguments: arguments[0],  # of an array of numpy, which is refused
     "torch._utils._rebuild_tensor": rebuild,
     "torch._utils._rebuild_tensor_v2": rebuild,
     "torch._utils._rebuild_tensor_v3": rebuild_typed,
     "torch._utils._rebuild_parameter": lambda arguments: arguments[0],
     "torch._utils._rebuild_sparse_tensor": other_layout("sparse tensors"),
-    "torch._utils._rebuild_qtensor": other_layout("quantised tensors"),
     "torch._utils._rebuild_nested_tensor": other_layout("nested tensors"),
     "torch._utils._rebuild_meta_tensor_no_storage": other_layout("tensors without numbers"),
     "torch.jit._pickle.build_intlist": lambda arguments: list(arguments[0]),

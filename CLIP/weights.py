@@ -30,6 +30,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # integers beside the weights in the published files
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# weights whose shapes say how large a network is, and how many dimensions they have
+DIMENSIONS = {
+    "visual.conv1.weight": 4,
+    "text_projection": 2,
+    "visual.positional_embedding": 2,
+    "token_embedding.weight": 2,
+    "positional_embedding": 2,
+}
+MOST_BLOCKS = 128  # of a tower; the largest CLIP has 48
 WRAPPERS = ("state_dict", "model")  # keys of the state dict in files of trainings
 PARALLEL = "module."  # before every name of a network that several processes trained
 
@@ -60,7 +69,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
     state = without_wrapping(content)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(map(is_named_tensor, state.items())):
         raise UserError(
             f"{path} holds no state dict of tensors; allowed: CLIP weights as .pt or .safetensors"
         )
@@ -71,6 +80,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
             remedy = "save floating-point weights, not quantised ones"
             raise UserError(f"{path} holds {kind} numbers as {name[:80]}; {remedy}")
     return state
+
+
+def is_named_tensor(item: tuple[Any, Any]) -> bool:
+    """Return whether an entry of a dictionary is a tensor with a name."""
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def without_wrapping(content: Any) -> Any:
@@ -87,28 +102,37 @@ def without_wrapping(content: Any) -> Any:
     return content
 
 
-def infer_config(state: Mapping[str, Tensor]) -> ClipConfig:
+def infer_config(state: Mapping[str, Tensor], what: str = "the weights") -> ClipConfig:
     """Read the sizes of the network from the shapes of its weights.
 
-    Raises UserError if the weights are not those of a CLIP vision transformer.
+    Raises UserError, whose message begins with `what`, if the weights are not those of a CLIP
+    vision transformer.
     """
-    try:
-        width, _, patch, _ = state["visual.conv1.weight"].shape
-        text_width, embed_dim = state["text_projection"].shape
-        positions, _ = state["visual.positional_embedding"].shape
-        vocab_size, _ = state["token_embedding.weight"].shape
-        context_length, _ = state["positional_embedding"].shape
-    except (KeyError, ValueError) as error:
+    for name, dimensions in DIMENSIONS.items():
+        if name not in state or state[name].ndim != dimensions or not state[name].numel():
+            raise UserError(
+                f"{what} are not those of a CLIP vision transformer: {name!r} is missing or has "
+                "another shape; pass CLIP weights"
+            )
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    text_width, embed_dim = state["text_projection"].shape
+    positions, _ = state["visual.positional_embedding"].shape
+    vocab_size, _ = state["token_embedding.weight"].shape
+    context_length, _ = state["positional_embedding"].shape
+    blocks = count_blocks(state, "visual.transformer.")
+    text_blocks = count_blocks(state, "transformer.")
+    if width % HEAD_WIDTH or text_width % HEAD_WIDTH or max(blocks, text_blocks) > MOST_BLOCKS:
         raise UserError(
-            "the weights are not those of a CLIP vision transformer: "
-            f"{error} is missing or has another shape; pass CLIP weights"
-        ) from error
+            f"{what} are not those of a CLIP vision transformer: got {blocks} and {text_blocks} "
+            f"blocks of widths {width} and {text_width}; allowed are {MOST_BLOCKS} at most, of "
+            f"multiples of {HEAD_WIDTH}; pass CLIP weights"
+        )
     return ClipConfig(
         embed_dim=embed_dim,
-        vision=Tower(width, count_blocks(state, "visual.transformer."), width // HEAD_WIDTH),
+        vision=Tower(width, blocks, width // HEAD_WIDTH),
         patch_size=patch,
         grid=round((positions - 1) ** 0.5),
-        text=Tower(text_width, count_blocks(state, "transformer."), text_width // HEAD_WIDTH),
+        text=Tower(text_width, text_blocks, text_width // HEAD_WIDTH),
         context_length=context_length,
         vocab_size=vocab_size,
     )
@@ -223,7 +247,7 @@ def load_network(
     state = read_state(file)
     if is_transformers(state):
         state = from_transformers(state)
-    config = infer_config(state)
+    config = infer_config(state, f"the weights of {file}")
     if name is not None and config != model_config(name):
         raise UserError(
             f"{file} does not hold {name} but {config}; choose the --model_name that fits"

@@ -43,6 +43,7 @@ class Events:
             "outputs": everything,
             "show_progress_on": [fields.verdict, fields.hint],
             "concurrency_limit": 1,
+            "trigger_mode": "always_last",  # what was chosen last is shown in the end
             "api_visibility": "private",
         }
         quick: dict[str, Any] = {
@@ -51,10 +52,9 @@ class Events:
             "api_visibility": "private",
         }
         fields.files.change(self.take, fields.files, everything, **quick).then(**score)
-        again = [fields.found.input, fields.detector.input, fields.again.click]
-        # what was chosen last is shown in the end
-        stopped = gr.on(again, self.stop, trigger_mode="multiple", **quick)
-        stopped.then(**score, trigger_mode="always_last")
+        # not "input", which a dropdown sends twice
+        again = [fields.found.select, fields.detector.select, fields.again.click]
+        gr.on(again, self.stop, trigger_mode="multiple", **quick).then(**score)
         quick |= {"outputs": shown, "trigger_mode": "always_last"}
         fields.rule.input(self.on_case(self.by_rule), fields.rule, **quick)
         fields.threshold.input(self.on_case(self.by_value), fields.threshold, **quick)
@@ -67,14 +67,16 @@ class Events:
 
     def told(self, page: Page, work: Callable[[], Updates]) -> Updates:
         """Return what work returns; if it fails, one line on the page that says why."""
+        page.problem = ""
+        updates: Updates = {}
         try:
-            return {self.fields.problem: "", **work()}
+            updates = work()
         except UserError as error:
-            reason = page.uploads.readable(str(error))
+            page.problem = page.uploads.readable(str(error))
         except Exception as error:  # noqa: BLE001  # a bug: the page goes on
             traceback.print_exc()
-            reason = f"unexpected {type(error).__name__}: {error}".split("\n")[0]
-        return {self.fields.problem: text.problem(reason)}
+            page.problem = f"unexpected {type(error).__name__}: {error}".split("\n")[0]
+        return {**updates, self.fields.problem: text.problem(page.problem)}
 
     # ---------------------------------------------------------------- files
 
@@ -116,8 +118,8 @@ class Events:
     ) -> Updates:
         """Score what was chosen of the files."""
         page = self.page(request)
-        if not page.uploads.sources:
-            return {self.fields.found: gr.skip()}
+        if not page.uploads.sources:  # what was scored before may have been drawn after `take`
+            return {self.fields.problem: text.problem(page.problem), **self.visible(False)}
         source = chosen(page.uploads.sources, found)
         entered = Entered(prepare, axis, window, volume, slices)
 

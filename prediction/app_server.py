@@ -100,6 +100,7 @@ def launch(blocks: Any, options: AppOptions) -> str:
     from starlette.middleware import Middleware
 
     style = STYLE.read_text()
+    guard = Middleware(Guard, local=options.local, most=options.max_mb * MEGABYTE)
     host = f"[{options.host}]" if ":" in options.host else options.host  # as gradio wants it
     try:
         _, address, _ = blocks.launch(
@@ -116,11 +117,7 @@ def launch(blocks: Any, options: AppOptions) -> str:
             max_file_size=f"{options.max_mb}mb",
             theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
             css=style,
-            app_kwargs={
-                "middleware": [
-                    Middleware(Guard, local=options.local, most=options.max_mb * MEGABYTE)
-                ]
-            },
+            app_kwargs={"middleware": [guard]},
         )
     except OSError as error:
         raise address_error(options.host, options.port) from error

@@ -24,7 +24,9 @@ BOXES_SHOWN = 5
 
 
 def problem(message: str) -> str:
-    """Return an error as one line of the page."""
+    """Return an error as one line of the page; "" for none."""
+    if not message:
+        return ""
     return f'<p class="problem" role="alert">{escape(as_installed(message))}</p>'
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dataset.catalog import HALF
 from dataset.files import FORMATS, READ_ERRORS
 from dataset.layout import is_dicom_name
 from dataset.masks import FOREGROUND, mask_bands, read_mask
@@ -68,6 +69,8 @@ class MaskFacts:
         size: width and height in pixels.
         greys: pixels of each grey value.
         foreground: pixels that are foreground by the mask rule.
+        above: pixels above 0, which the mask rule "any" counts.
+        dropped: those of them that the mask rule "half" leaves out.
         other_channel: whether it is black, with shapes in a channel that grey values do not show.
         vanishes: whether no foreground is left at the size masks are used at.
 
@@ -77,6 +80,8 @@ class MaskFacts:
     size: tuple[int, int] = (0, 0)
     greys: dict[float, int] = field(default_factory=dict)
     foreground: int = 0
+    above: int = 0
+    dropped: int = 0
     other_channel: bool = False
     vanishes: bool = False
 
@@ -152,6 +157,7 @@ def look_at_mask(path: Path, rule: str) -> MaskFacts:
     """Decode a mask file and say what it holds; foreground is what the rule takes for it."""
     try:
         grey = read_mask(path, rule)
+        half = grey if rule == HALF else read_mask(path, HALF)
         values, bands, _ = mask_bands(path)
     except UserError as error:
         return MaskFacts(problem=reason(error, path))
@@ -163,6 +169,8 @@ def look_at_mask(path: Path, rule: str) -> MaskFacts:
         size=grey.size,
         greys={float(present[i]): int(counts[i]) for i in sorted(most)},
         foreground=foreground,
+        above=int((values > 0).sum()),
+        dropped=int(((values > 0) & (np.asarray(half) <= FOREGROUND)).sum()),
         other_channel=not values.any() and any((band != band.flat[0]).any() for band in bands),
         vanishes=foreground > 0 and not small.any(),
     )

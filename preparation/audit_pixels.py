@@ -200,10 +200,13 @@ def grey_findings(contents: Contents, masks: Mapping[str, MaskFacts]) -> Iterato
     between = marked[:-1]
     several = [path for path, facts in masks.items() if set(between) & facts.greys.keys()]
     count = sum(pixels[grey] for grey in between)
+    dropped = sum(facts.dropped for facts in masks.values())
+    above = sum(facts.above for facts in masks.values())
     text = f"with grey values in between, neither 0 nor {plain(marked[-1])}; of all masks greys "
     text += f"{name_greys(greys)}, in between {count / pixels.total():.2%} of the pixels and "
     text += f"{count / sum(pixels[grey] for grey in marked):.1%} of the marked ones; "
     text += rule_text(contents.info.mask_rule, between)
+    text += f"; {HALF} drops {dropped / max(above, 1):.1%} of the pixels that {ANY} counts"
     scheme = brain and set(marked) <= BRAIN_GREYS
     if scheme:
         text += "; this is the benchmark's scheme of three greys (tumour labels 1, 2, 4)"

@@ -6,6 +6,7 @@ that changes the run's results, so a changed setting makes a new run instead of 
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,7 +19,7 @@ from dataset.layout import LABELS, image_folder, list_images, object_folder
 from dataset.medical_zero import others
 from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
-from mvfa.options import FEW, MIXED, ZERO
+from mvfa.options import FEW, MIXED, SHOT_LISTS, ZERO
 from mvfa.recipe import LEVELS
 from report.experiments import (
     ALL_LEVELS_ROW,
@@ -294,9 +295,24 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     if draws_instead(spec.obj, spec.shot, options.fewshot_path, spec.draw):
         return ""
     if spec.shot and listed_shots(options, spec.obj, flags) is None:
-        command = f"prepare_data.py draw --obj {spec.obj} --draws {spec.draw + 1} --overwrite"
-        return f"no list of {spec.shot} shots with draw {spec.draw}; python {command} writes it"
+        return f"no list of {spec.shot} shots with draw {spec.draw}; {draw_command(spec, options)}"
     return ""
+
+
+def draw_command(spec: CellSpec, options: StudyOptions) -> str:
+    """Return in words which command writes every draw that a study asks for of an object."""
+    drawn = {spec.shot, *(options.shots if "figure3" in options.tables else ())}
+    flags = ["--obj", spec.obj, "--shots", *map(str, sorted(drawn))]
+    flags += ["--draws", str(max(options.draws) + 1)]
+    if options.data_path != Path("data"):
+        flags += ["--data_path", str(options.data_path)]
+    if options.fewshot_path != SHOT_LISTS:
+        flags += ["--fewshot_path", str(options.fewshot_path)]
+    replaced = ""
+    if any(list_path(options.fewshot_path, spec.obj, k).exists() for k in drawn):
+        flags.append("--overwrite")
+        replaced = ", in place of lists that are there"
+    return f"python prepare_data.py draw {shlex.join(flags)} writes it{replaced}"
 
 
 def published_adapters(training: Training, folder: Path) -> Path:

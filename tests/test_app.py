@@ -22,7 +22,7 @@ import app
 from errors import UserError
 from mvfa import Detector
 from mvfa.calibration import rank_words
-from prediction import app_case, app_work
+from prediction import app_case, app_page, app_work
 from prediction.app_options import AppOptions, check_address, find_detectors, parse, titles
 from prediction.app_server import host_name, private_folder, running
 from prediction.discovery import VOLUME, Source
@@ -493,6 +493,34 @@ def test_several_images_are_chosen_from(page, made):
     upload(page, made / "0.png")
     wait_for_name(page, "0.png")
     assert not shown(page, "#found")
+
+
+@needs_browser
+@pytest.mark.parametrize("another", [False, True])
+def test_a_result_that_comes_late_is_not_shown(page, made, monkeypatch, another):
+    drawn = []
+
+    def slowly(events, case):
+        updates = at_once(events, case)
+        drawn.append(case)
+        time.sleep(1)
+        return updates
+
+    at_once = app_page.Events.new
+    monkeypatch.setattr(app_page.Events, "new", slowly)
+    upload(page, made / "0.png")
+    deadline = time.monotonic() + 20
+    while not drawn and time.monotonic() < deadline:
+        time.sleep(0.02)
+    page.find_element("css selector", "#files [aria-label=Clear]").click()
+    if another:
+        wait(page, "document.querySelector('#files input[type=file]')")
+        upload(page, made / "1.png")
+        wait_for_name(page, "1.png")
+    time.sleep(2)
+    assert shown(page, "#results") == another
+    assert shown(page, "#hint") != another
+    assert not another or text(page, ".verdict .what").startswith("1.png")
 
 
 @needs_browser

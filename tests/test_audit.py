@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.catalog import BENCHMARK, CATALOG
+from dataset.catalog import BENCHMARK, CATALOG, MASK_RULES
 from dataset.layout import LABELS, SPLITS
 from dataset.pixels import read_pixels
 from errors import UserError
 from preparation.audit import check_objects, write_report
-from preparation.audit_files import Task, content_digest, look, look_at_all
+from preparation.audit_files import Task, content_digest, look, look_at_all, look_at_mask
 from preparation.audit_rules import PUBLISHED
 from prepare_data import main
 
@@ -409,11 +409,22 @@ def test_greys_in_between_are_measured(organ):
     assert finding.text == (
         "1 mask with grey values in between, neither 0 nor 255; of all masks greys 0 40 200 255, "
         "in between 0.21% of the pixels and 1.0% of the marked ones; 40 count as background "
-        "(mask rule half: foreground is above 127)"
+        "(mask rule half: foreground is above 127); half drops 0.5% of the pixels that any counts"
     )
     (organ / "object.toml").write_text("mask_rule = 'any'")
     (finding,) = check(organ).findings
-    assert finding.text.endswith("all count as foreground (mask rule any)")
+    assert finding.text.endswith(
+        "all count as foreground (mask rule any); half drops 0.5% of the pixels that any counts"
+    )
+
+
+def test_what_half_drops_is_counted_in_wide_masks_too(organ):
+    wide = np.zeros(SHAPE, np.uint16)
+    wide[2, 2:6] = (1, 20_000, 40_000, 65_535)
+    Image.fromarray(wide).save(organ / MASK / "0.png")
+    for rule in MASK_RULES:
+        facts = look_at_mask(organ / MASK / "0.png", rule)
+        assert (facts.above, facts.dropped) == (4, 2)
 
 
 def test_masks_of_labels_are_an_error_unless_the_rule_reads_them(organ):

@@ -85,13 +85,30 @@ def test_rows_that_are_alike_are_not_bold(tmp_path, scored):
     assert best_cells(comparisons_of(study, SPEC, read_scores)) == set()
 
 
-def test_one_undecided_run_takes_the_bold_away(tmp_path, scored):
+@pytest.mark.parametrize("flat_seed", [110, 112])
+def test_one_undecided_run_takes_the_bold_away(tmp_path, scored, flat_seed):
+    """Whether it is the first or the last of the runs."""
     scores, labels, cases = scored
     good = study_of(tmp_path / "a", scores, labels, cases, seeds=(111,))
     flat = np.stack([scores[1], scores[1], scores[2]])
-    other = study_of(tmp_path / "b", flat, labels, cases, seeds=(112,))
+    other = study_of(tmp_path / "b", flat, labels, cases, seeds=(flat_seed,))
     study = Study("S", False, (SPEC,), (*good.cells, *other.cells))
     assert best_cells(comparisons_of(study, SPEC, read_scores)) == set()
+
+
+def test_a_run_in_which_the_best_is_worse_takes_the_bold_away(tmp_path, scored):
+    """Even if the difference there is as clear: it has the other sign."""
+    scores, labels, cases = scored
+    two = np.stack([scores[0], -scores[0]])
+    good = study_of(tmp_path / "a", two, labels, cases, seeds=(111, 112))
+    study = Study("S", False, (SPEC,), good.cells)
+    assert best_cells(comparisons_of(study, SPEC, read_scores)) == {("first", "Brain")}
+    turned = study_of(tmp_path / "b", two[::-1], labels, cases, seeds=(113,))
+    study = Study("S", False, (SPEC,), (*good.cells, *turned.cells))
+    records = comparisons_of(study, SPEC, read_scores)
+    assert all(r["p_permutation"] < 0.05 for r in records)
+    assert [r["decided"] for r in records] == [True, True, False]
+    assert best_cells(records) == set()
 
 
 def test_cases_that_move_together_count_once(tmp_path):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -71,7 +70,7 @@ def test_the_rest_is_scored_as_a_set_of_its_own():
 
     expected = scaled(text[rows].numpy()) + scaled(memory[rows].numpy())
     found = evaluate(part).image_auroc
-    assert found == pytest.approx(roc_auc_score(np.array(labels)[rows], expected))
+    assert found == pytest.approx(roc_auc_score(labels[rows].numpy(), expected))
 
 
 def test_names_without_cases_are_said(tiny_path, demo_root, tmp_path, capsys):

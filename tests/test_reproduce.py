@@ -1,6 +1,7 @@
 """reproduce.py: its plan, and real runs on demo images: stopped, in jobs, with a broken cell."""
 
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import prepare_data
 import reproduce
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
@@ -165,10 +167,35 @@ def test_a_new_object_is_the_last_column(tmp_path, demo_root, demo_weights):
     assert missing["table1", "Brain"].startswith("no list of 4 shots with draw 0; python prepare")
     several = parse([*flags, "--clip_path", str(demo_weights), "--draws", "1", "1"]).options
     (spec,) = [s for s in cell_specs(several) if (s.table, s.obj) == ("table1", "Thyroid")]
-    assert "draw --obj Thyroid --draws 2 --overwrite" in missing_input(spec, several)
+    assert missing_input(spec, several).startswith("no list of 4 shots with draw 1; python prepare")
     shutil.rmtree(tmp_path / "data" / "Chest_AD")
     (spec,) = [s for s in cell_specs(options) if (s.table, s.obj) == ("table2", "Thyroid")]
     assert missing_input(spec, options) == "no images of Chest"
+
+
+def test_the_command_that_is_named_writes_the_missing_draws(tmp_path, demo_root, demo_weights):
+    """All draws and numbers of shots at once; that it replaces a list is said."""
+    flags = organ(tmp_path, demo_root, "table1", "figure3", "--shots", "2", "--draws", "3")
+    lists = ["--fewshot_path", str(tmp_path / "my lists")]
+    options = parse([*flags, *lists, "--clip_path", str(demo_weights)]).options
+    shutil.copytree(demo_root / "fewshot_seed/Brain", tmp_path / "my lists/Brain")
+
+    def missing() -> dict[tuple[str, str, int], str]:
+        specs = cell_specs(options)
+        return {(s.obj, s.table, s.draw): missing_input(s, options) for s in specs}
+
+    before = missing()
+    assert before["Brain", "table1", 0] == before["Thyroid", "table1", 0] == ""
+    text = before["Brain", "table1", 2]
+    assert text.startswith(
+        "no list of 4 shots with draw 2; python prepare_data.py draw --obj Brain"
+    )
+    assert text.endswith("--overwrite writes it, in place of lists that are there")
+    assert before["Thyroid", "figure3", 1].endswith(" writes it")
+    for obj in ("Brain", "Thyroid"):
+        command = before[obj, "table1", 1].split("prepare_data.py ")[1].split(" writes it")[0]
+        prepare_data.main(shlex.split(command))
+    assert set(missing().values()) == {""}
 
 
 def test_an_object_without_a_folder_is_refused(tmp_path):

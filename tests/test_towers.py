@@ -137,8 +137,11 @@ def test_every_format_gives_the_same_network(tmp_path):
     torch.jit.script(Holder(published)).save(tmp_path / "archive.pt")
     torch.save(published, tmp_path / "plain.pt")
     torch.save({"state_dict": published}, tmp_path / "nested.pt")
+    parallel = {f"module.{name}": value for name, value in published.items()}
+    torch.save({"epoch": 3, "model": parallel, "optimizer": {"step": 5}}, tmp_path / "training.pt")
     save_file(published, tmp_path / "file.safetensors")
-    for name in ("archive.pt", "plain.pt", "nested.pt", "file.safetensors"):
+    save_file(published, tmp_path / "pytorch_model.bin")
+    for name in sorted(path.name for path in tmp_path.iterdir()):
         clip = create_model(None, tmp_path / name, image_size=32)
         assert clip.file == tmp_path / name
         assert clip.text_projection.dtype == torch.float16  # until a sentence is encoded
