@@ -51,12 +51,10 @@ def test_equal_adapters_are_equal_files(tiny, tmp_path):
     ("content", "message"),
     [
         (None, "no checkpoint .*; train it first, or name another file"),
-        (b"broken", r"is not a readable checkpoint \(it is neither .*\); train it again or copy it again"),
+        (b"broken", "is not a readable checkpoint; train it again or copy it again"),
         ({"seg_adapters": {}}, "is no MVFA checkpoint: it needs the keys seg_adapters and det_"),
         ([1, 2], "is no MVFA checkpoint"),
         ({"seg_adapters": {}, "det_adapters": {}, "about": 5}, "its description is not a dict"),
-        ({"seg_adapters": {}, "det_adapters": {}, "about": {"format": 99}}, "format 99, this pro"),
-        ({"seg_adapters": {}, "det_adapters": {}, "about": {"format": "1"}}, "format '1', this p"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):

@@ -112,5 +112,11 @@ def test_zero_shot_goes_on_within_an_epoch(runs, capsys, rule, gigabytes):
         with stopped(Trainer, "step", steps):
             runs(*arguments)
     runs(*arguments)
-    assert goes_on(capsys.readouterr().err) == []
+    assert goes_on(capsys.readouterr().err) == [
+        "0 of 2 epochs and 1 parts of the next",
+        "0 of 2 epochs and 2 parts of the next",
+        "0 of 2 epochs and 4 parts of the next",
+        "1 of 2 epochs and 1 parts of the next",
+        "1 of 2 epochs and 1 parts of the next",  # one step made no part whole
+    ]
     assert results(runs, "train_zero") == expected
