@@ -64,6 +64,15 @@ def test_the_lock_of_a_killed_run_blocks_nobody(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def path_is_held(path: Path) -> bool:
+    """Return whether a lock could be taken."""
+    try:
+        hold(path, "there", "wait")
+    except UserError:
+        return False
+    return True
+
+
 FORKED = "import os\nif os.fork() == 0:\n    time.sleep(30)\n    os._exit(0)\n"
 CHILD_LIVES_ON = WAITING.replace('print("held"', f'{FORKED}print("held"')
 
@@ -75,8 +84,11 @@ def test_children_of_a_killed_run_hold_nothing(tmp_path):
     (child,) = psutil.Process(other.pid).children()
     other.send_signal(signal.SIGKILL)
     other.wait()
+    deadline = time.monotonic() + 10  # the child lets go as soon as it gets a turn
     with released():
-        hold(path, "there", "wait")
+        while not path_is_held(path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert path.read_text().startswith(f"{os.getpid()} ")
     assert child.is_running()
     child.kill()
 
