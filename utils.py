@@ -6,7 +6,6 @@ pixels.
 
 import math
 import os
-import pickle
 import platform
 import random
 import re
@@ -26,17 +25,6 @@ from torch import Tensor
 
 from errors import UserError
 
-# what torch.load raises for a file that is missing, truncated or of another format
-LOAD_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    pickle.UnpicklingError,
-)
 PART = re.compile(r"\.mvfa-(?P<machine>[\w.]+)-(?P<process>\d+)-\d+\.part")  # of `part_path`
 FOREIGN_PART_SECONDS = 86_400  # age from which a part of another machine counts as left over
 ROTATIONS = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)  # in radians

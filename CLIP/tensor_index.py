@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO
 
 from CLIP.hashing import mapped, once
@@ -62,7 +63,10 @@ BEGINNINGS = (
 
 def index_file(path: Path) -> Index:
     """Return what a file holds and where. Raises DamagedError, OSError."""
-    size = path.stat().st_size
+    status = path.stat()
+    if not S_ISREG(status.st_mode):  # reading another kind might never end
+        raise DamagedError("it is not a regular file")
+    size = status.st_size
     with path.open("rb") as file:
         start = file.read(64)
         if start.startswith(b"PK"):

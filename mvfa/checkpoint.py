@@ -1,28 +1,28 @@
 """Save and load adapters: files that are whole or absent, and that describe themselves (SPEC 3)."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from CLIP.adapter import HEADS, MVFA
 from CLIP.hashing import file_hash
+from CLIP.stored import DamagedError
 from CLIP.weights import check_state
 from dataset.catalog import ObjectInfo
 from dataset.shots import Shots
 from errors import UserError
+from mvfa import own_files
 from mvfa.console import note
 from mvfa.distributed import World
 from mvfa.evaluation import Evaluation
-from mvfa.options import FEW, Options
+from mvfa.options import FEW, STATE_SUFFIX, Options
 from mvfa.recipe import SCORING_FIELDS
 from mvfa.state_file import group, grouped
 from mvfa.versions import commit, versions
-from utils import LOAD_ERRORS, write_whole
+from utils import write_whole
 
 FORMAT = 1
 KEYS = tuple(f"{head}_adapters" for head in HEADS)
@@ -74,27 +74,35 @@ def split_adapters(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def save(path: Path, adapters: Adapters, about: Mapping[str, Any]) -> None:
     """Write a checkpoint: the two keys of the authors' files, and `about`, its description."""
-    content = {**adapters, "about": {"format": FORMAT, "commit": commit(), **about}}
-    data = io.BytesIO()
-    torch.save(content, data)  # saved straight to a file, it would hold the temporary file's name
-    write_whole(path, lambda partial: partial.write_bytes(data.getbuffer()))
+    data = own_files.encode(adapters, {"format": FORMAT, "commit": commit(), **about})
+    write_whole(path, lambda partial: partial.write_bytes(data))
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, own or the authors'. Raises UserError if it is missing or another file."""
+    """Read a checkpoint, own or the authors'.
+
+    Raises UserError if it is missing, damaged, of another format or another file.
+    """
     if not path.is_file():
-        raise UserError(f"no checkpoint {path}; train it first, or name another file")
+        remedy = "train it first, or name another file"
+        if path.with_suffix(STATE_SUFFIX).is_file():
+            remedy = "its training was stopped: give that command again, or name another file"
+        raise UserError(f"no checkpoint {path}; {remedy}")
+    remedy = "train it again or copy it again"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except LOAD_ERRORS as error:
-        remedy = "train it again or copy it again"
-        raise UserError(f"{path} is not a readable checkpoint; {remedy}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in KEYS):
+        groups, about, _ = own_files.read(path, KEYS)
+    except (DamagedError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} is not a readable checkpoint ({reason}); {remedy}") from error
+    if not all(key in groups for key in KEYS):
         raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
-    about = content.get("about", {})
-    if not isinstance(about, dict):
-        raise UserError(f"{path} is no MVFA checkpoint: its description is not a dictionary")
-    return Checkpoint({key: content[key] for key in KEYS}, about, path)
+    if about.get("format", FORMAT) != FORMAT:
+        written = about["format"]
+        raise UserError(
+            f"{path} is a checkpoint of format {written!r}, this program reads format {FORMAT}; "
+            "train it again"
+        )
+    return Checkpoint({key: groups[key] for key in KEYS}, about, path)
 
 
 def apply(model: MVFA, checkpoint: Checkpoint) -> None:
@@ -135,6 +143,7 @@ def description(options: Options, weights: Path, target: ObjectInfo) -> dict[str
         about["shot"] = options.shot
     recipe = options.recipe.as_dict()
     about["features_list"] = list(options.features_list)
+    about["img_size"] = options.img_size
     about["weights"] = file_hash(weights)
     about["recipe"] = {name: recipe[name] for name in SCORING_FIELDS}
     return about
@@ -147,8 +156,8 @@ def entries(key: str, value: Any) -> dict[str, Any]:
     return {key: value}
 
 
-def check_description(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
-    """Raise UserError if a checkpoint says that it is for something else.
+def difference(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> str:
+    """Return the first thing that a checkpoint says it is for and a run is not, "" if none.
 
     What a file does not say at all, as the authors' files, is not compared.
     """
@@ -158,10 +167,9 @@ def check_description(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> No
         different = [name for name in needed | described if described.get(name) != needed.get(name)]
         if different:
             name = different[0]
-            raise UserError(
-                f"{checkpoint.path} was made with {name} = {described.get(name)}, this run needs "
-                f"{needed.get(name)}; train again, or pass the file with --ckpt to use it anyway"
-            )
+            made = f"{checkpoint.path} was made with {name} = {described.get(name)}"
+            return f"{made}, this run needs {needed.get(name)}"
+    return ""
 
 
 def find_adapters(options: Options, world: World) -> Path:
@@ -193,18 +201,36 @@ def load_adapters(
 ) -> Path:
     """Load the adapters to test into a model; return their file.
 
-    Unless --ckpt names it, a checkpoint of another object, noun, intensity, recipe, backbone or
-    (with `shots`) of other shots is refused. Raises UserError.
+    A checkpoint of another object, noun, intensity, image size, recipe, backbone or (with `shots`)
+    of other shots is refused unless --ckpt names it; then a remark says so, and so for a training
+    that did not end. Raises UserError.
     """
     path = find_adapters(options, world)
     checkpoint = load(path)
-    if options.ckpt is None:
-        expected = description(options, weights, target)
-        if shots is not None and options.adapters_setting == FEW:
-            expected["shots"] = shots.names()
-        check_description(checkpoint, expected)
+    expected = description(options, weights, target)
+    if shots is not None and options.adapters_setting == FEW:
+        expected["shots"] = shots.names()
+    different = difference(checkpoint, expected)
+    if different and options.ckpt is None:
+        remedy = "train again, or pass the file with --ckpt to use it anyway"
+        raise UserError(f"{different}; {remedy}")
     apply(model, checkpoint)
+    if different:
+        note(f"{different}; it is used because --ckpt names it", world)
+    note_ending(checkpoint, world)
     return path
+
+
+def note_ending(checkpoint: Checkpoint, world: World) -> None:
+    """Say if a checkpoint may be of a training that did not end, or one goes on beside it."""
+    path = checkpoint.path
+    if "format" in checkpoint.about and not checkpoint.about.get("ended"):
+        remark = "it is of an earlier version, which also saved while it trained"
+        note(f"{path} does not say that its training ended: {remark}", world)
+    state = path.with_suffix(STATE_SUFFIX)
+    if state.is_file():
+        remedy = "the same command goes on with it"
+        note(f"{path} is of an earlier training; the last was stopped ({state}): {remedy}", world)
 
 
 class Keeper:

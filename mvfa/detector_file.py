@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from CLIP.hashing import mapped, once
+from CLIP.stored import Record
+from CLIP.tensor_index import scan
 from errors import UserError
 from mvfa.recipe import CHOICES, FIELDS
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 SUFFIX = ".detector"
 FORMAT = 1
 KEY = "mvfa_detector"  # of the description in the header's metadata
+DIGEST = "mvfa_detector_sha256"  # of the description's SHA-256 there; older files have none
 LARGEST_HEADER = 2**24  # bytes
 UNREADABLE = (  # what reading a file of another kind raises
     OSError,
@@ -77,9 +80,13 @@ def read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no detector {path}; make it with calibrate.py, or name another file")
     try:
-        about = json.loads(read_header(path)[0]["__metadata__"][KEY])
+        metadata = read_header(path)[0]["__metadata__"]
+        about = json.loads(metadata[KEY])
+        changed = metadata.get(DIGEST, text_hash(metadata[KEY])) != text_hash(metadata[KEY])
     except UNREADABLE as error:
         raise damaged(path, "it has no description") from error
+    if changed:
+        raise damaged(path, "its description is not that it was written with")
     check_description(path, about)
     return about
 
@@ -107,6 +114,11 @@ def check_description(path: Path, about: Any) -> None:
         raise damaged(path, "it does not name its backbone")
 
 
+def text_hash(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def tensors_hash(tensors: "Mapping[str, Tensor]") -> str:
     """Return the SHA-256 of float32 tensors by name: their names, types, shapes and bytes."""
     digest = hashlib.sha256()
@@ -118,7 +130,10 @@ def tensors_hash(tensors: "Mapping[str, Tensor]") -> str:
 
 
 def file_tensors_hash(path: Path) -> str:
-    """Return `tensors_hash` of the tensors in a file, without torch. Raises UserError."""
+    """Return `tensors_hash` of the tensors in a file, without torch.
+
+    Raises UserError for tensors that are not float32, and numbers that are not finite.
+    """
     digest = hashlib.sha256()
     try:
         header, start = read_header(path)
@@ -129,8 +144,13 @@ def file_tensors_hash(path: Path) -> str:
                 if entry["dtype"] != "F32":
                     raise damaged(path, f"{name} is not float32")
                 first, end = entry["data_offsets"]
+                if not 0 <= first <= end <= len(content) - start:
+                    raise damaged(path, f"{name} states bytes that the file does not have")
                 digest.update(f"{name} torch.float32 {entry['shape']}".encode())
                 digest.update(content[start + first : start + end])
+                record = Record(name, "float32", start + first, end - first, None)
+                if not scan(record, content)[1]:
+                    raise damaged(path, f"{name} has numbers that are not finite")
     except UNREADABLE as error:
         raise damaged(path, "its tensors cannot be read") from error
     return digest.hexdigest()
@@ -153,14 +173,14 @@ def write_detector(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[s
             raise UserError(f"{name} of the detector is not finite; train again with fp32")
     description = json.dumps({"format": FORMAT, **about, "tensors_sha256": tensors_hash(copies)})
     check_description(path, json.loads(description))
-    data = save(copies, metadata={KEY: description})
+    data = save(copies, metadata={KEY: description, DIGEST: text_hash(description)})
     write_whole(path, lambda part: part.write_bytes(data))
 
 
 def read_tensors(path: Path, about: Mapping[str, Any]) -> "dict[str, Tensor]":
-    """Read the tensors of a detector, float32. Raises UserError for damaged ones.
+    """Read the tensors of a detector, float32.
 
-    That they are finite is checked when they are written; a hash says that they are still those.
+    Raises UserError for damaged ones, and for those that are not what was written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -20,6 +20,7 @@ from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
 
 DEFAULT_MODEL = "ViT-L-14-336"
 DEFAULT_SEED = 111
+STATE_SUFFIX = ".state"  # of an unfinished training, beside its checkpoint
 DEFAULT_RESAMPLES = 1_000  # of bootstrap intervals
 FEW = "few"
 ZERO = "zero"
@@ -115,7 +116,7 @@ class Options:
     @property
     def state(self) -> Path:
         """File that this training goes on from if it is stopped."""
-        return self.save_path / f"{self.run_name}.state"
+        return self.checkpoint.with_suffix(STATE_SUFFIX)
 
     @property
     def text_cache(self) -> Path | None:

@@ -16,7 +16,6 @@ from errors import UserError
 from mvfa.detector_file import tensors_hash
 from utils import write_whole
 
-SUFFIX = ".state"
 FORMAT = 1
 KEY = "mvfa_state"  # of the values in the header's metadata
 

@@ -1,7 +1,6 @@
 """Text features of nouns, cached on disk: encoding 420 sentences takes seconds."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,11 +11,16 @@ from torch import Tensor
 
 from CLIP.hashing import file_hash
 from CLIP.model import CLIP
+from CLIP.stored import DamagedError
 from dataset.catalog import ObjectInfo
+from mvfa import own_files
 from prompt import sentence_groups, text_features
-from utils import LOAD_ERRORS, write_whole
+from utils import write_whole
 
-FORMAT = 1  # of the entries; a change makes existing ones stale
+FORMAT = 2  # of the entries; a change makes existing ones stale
+LARGEST = 2**20  # bytes of an entry; those of CLIP ViT-L/14 have 8 kB
+GROUP = "text"
+NAME = "features"
 
 
 def text_key(weights: str, **settings: object) -> str:
@@ -25,14 +29,29 @@ def text_key(weights: str, **settings: object) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def read_entry(path: Path, embed_dim: int) -> Tensor | None:
-    """Read text features [E, 2]; None if the entry is missing, broken or of another shape."""
-    with suppress(*LOAD_ERRORS):
-        features = torch.load(path, weights_only=True)
-        norms = features.norm(dim=0)
-        if features.shape == (embed_dim, 2) and torch.allclose(norms, torch.ones(2), atol=1e-4):
-            return features
-    return None
+def read_entry(path: Path, key: str, embed_dim: int) -> Tensor | None:
+    """Read the text features [E, 2] of a key.
+
+    None if the entry is missing, broken, not what was written, of another key or another shape.
+    """
+    try:
+        groups, about, digest = own_files.read(path, (GROUP,), LARGEST)
+    except (DamagedError, OSError):
+        return None
+    features = groups.get(GROUP, {}).get(NAME)
+    if digest is None or about != {"key": key} or features is None:
+        return None
+    unit = torch.ones(2)
+    if features.dtype != torch.float32 or features.shape != (embed_dim, 2):
+        return None
+    return features if torch.allclose(features.norm(dim=0), unit, atol=1e-4) else None
+
+
+def write_entry(path: Path, key: str, features: Tensor) -> None:
+    """Write an entry, unless the folder cannot be written, which only costs time."""
+    data = own_files.encode({GROUP: {NAME: features}}, {"key": key})
+    with suppress(OSError):
+        write_whole(path, lambda part: part.write_bytes(data))
 
 
 def cached_text_features(clip: CLIP, noun: str, precision: str, folder: Path | None) -> Tensor:
@@ -45,13 +64,10 @@ def cached_text_features(clip: CLIP, noun: str, precision: str, folder: Path | N
     settings = {"activation": clip.activation, "precision": precision}
     key = text_key(file_hash(clip.file), sentences=sentence_groups(noun), **settings)
     path = folder / f"{key}.pt"
-    cached = read_entry(path, clip.config.embed_dim)
+    cached = read_entry(path, key, clip.config.embed_dim)
     if cached is None:
         cached = text_features(clip, noun).cpu()
-        data = io.BytesIO()
-        torch.save(cached, data)  # saved straight to a file, it would hold the file's name
-        with suppress(OSError):
-            write_whole(path, lambda part: part.write_bytes(data.getbuffer()))
+        write_entry(path, key, cached)
     return cached.to(clip.device)
 
 

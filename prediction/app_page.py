@@ -14,6 +14,7 @@ from prediction.app_case import RULES, STEPS, Case, marked_picture, picture, ref
 from prediction.app_layout import TITLE, Fields
 from prediction.app_reading import Entered, reading_of
 from prediction.app_work import Page, Workshop, chosen
+from prediction.discovery import Source
 
 CACHE = (60, 900)  # seconds: how often pictures are looked for that are older than so many
 SLIDERS_AT_ONCE = 4  # requests that need no network
@@ -21,7 +22,9 @@ LOST = "what was scored here is gone; choose the file again"
 DIGITS = 6  # of numbers of the threshold's slider
 PROGRESS = gr.Progress()  # gradio reports what is called on it to the page that waits
 
-Updates = dict[Any, Any]
+Updates = dict[Any, Any]  # new values by field
+Values = dict[Any, Any]  # of fields
+Asked = tuple[Source, Path, Entered]  # what is scored, by which detector, how it is read
 Change = Callable[[Case, Any], tuple[Case, Updates]]
 
 
@@ -37,9 +40,10 @@ class Events:
         fields = self.fields
         shown = [*fields.results(), fields.problem]
         everything = [*shown, fields.hint, fields.found]
+        choices = {fields.found, fields.detector, *fields.reading()}  # a set: values come by field
         score: dict[str, Any] = {
             "fn": self.score,
-            "inputs": [fields.found, fields.detector, *fields.reading()],
+            "inputs": choices,
             "outputs": everything,
             "show_progress_on": [fields.verdict, fields.hint],
             "concurrency_limit": 1,
@@ -52,9 +56,8 @@ class Events:
             "api_visibility": "private",
         }
         fields.files.change(self.take, fields.files, everything, **quick).then(**score)
-        # not "input", which a dropdown sends twice
-        again = [fields.found.select, fields.detector.select, fields.again.click]
-        gr.on(again, self.stop, trigger_mode="multiple", **quick).then(**score)
+        again = [fields.found.input, fields.detector.input, fields.again.click]
+        gr.on(again, self.stop, choices, trigger_mode="multiple", **quick).then(**score)
         quick |= {"outputs": shown, "trigger_mode": "always_last"}
         fields.rule.input(self.on_case(self.by_rule), fields.rule, **quick)
         fields.threshold.input(self.on_case(self.by_value), fields.threshold, **quick)
@@ -85,6 +88,7 @@ class Events:
         page = self.page(request)
         page.begin()
         page.case = None
+        page.asked = None
 
         def work() -> Updates:
             page.uploads.replace([Path(file) for file in files or ()])
@@ -100,28 +104,35 @@ class Events:
             **self.visible(False),
         }
 
-    def stop(self, request: gr.Request) -> None:
-        """Stop what is being scored, since something else was chosen."""
-        self.page(request).begin()
+    def asked(self, page: Page, values: Values) -> Asked | None:
+        """Return what is to be scored; None where there are no files."""
+        fields = self.fields
+        if not page.uploads.sources:
+            return None
+        source = chosen(page.uploads.sources, values[fields.found])
+        entered = Entered(*(values[field] for field in fields.reading()))
+        return source, Path(values[fields.detector]), entered
+
+    def stop(self, values: Values, request: gr.Request) -> None:
+        """Stop what is being scored if something else is asked for: dropdowns tell things twice."""
+        page = self.page(request)
+        asked = self.asked(page, values)
+        if asked != page.asked:
+            page.begin()
+            page.asked = asked
 
     def score(
-        self,
-        found: str | None,
-        detector: str,
-        prepare: str,
-        axis: str,
-        window: str | None,
-        volume: str | None,
-        slices: str | None,
-        request: gr.Request,
-        progress: gr.Progress = PROGRESS,
+        self, values: Values, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> Updates:
-        """Score what was chosen of the files."""
+        """Score what was chosen of the files, unless that is what is shown."""
         page = self.page(request)
-        if not page.uploads.sources:  # what was scored before may have been drawn after `take`
+        asked = self.asked(page, values)
+        if asked is None:  # what was scored before may have been drawn after `take`
             return {self.fields.problem: text.problem(page.problem), **self.visible(False)}
-        source = chosen(page.uploads.sources, found)
-        entered = Entered(prepare, axis, window, volume, slices)
+        if page.case is not None and page.scored == asked:
+            return {self.fields.found: gr.skip()}
+        page.asked = asked
+        source, detector, entered = asked
 
         def report(what: str, done: int, total: int) -> None:
             if total > 1:
@@ -130,10 +141,12 @@ class Events:
                 progress(0, desc=what)
 
         def work() -> Updates:
-            case = self.workshop.score(
-                page, source, Path(detector), partial(reading_of, entered), report
-            )
-            return {} if case is None else self.new(case)
+            reading = partial(reading_of, entered)
+            case = self.workshop.score(page, source, detector, reading, report)
+            if case is None:
+                return {}
+            page.scored = asked
+            return self.new(case)
 
         updates = self.told(page, work)
         return updates if page.case is not None else {**updates, **self.visible(False)}

@@ -33,6 +33,8 @@ class Page:
     def __init__(self, limits: Limits) -> None:
         self.uploads = Uploads(limits)
         self.case: Case | None = None
+        self.asked: object = None  # for what, with which detector and settings
+        self.scored: object = None  # what the case is of
         self.problem = ""  # why the last thing that was asked for failed
         self.turn = 0  # counts what was asked for, so that work nobody waits for stops
         self.closing: Timer | None = None

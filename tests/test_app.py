@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import nibabel
@@ -22,7 +23,7 @@ import app
 from errors import UserError
 from mvfa import Detector
 from mvfa.calibration import rank_words
-from prediction import app_case, app_page, app_work
+from prediction import app_case, app_layout, app_page, app_reading, app_work
 from prediction.app_options import AppOptions, check_address, find_detectors, parse, titles
 from prediction.app_server import host_name, private_folder, running
 from prediction.discovery import VOLUME, Source
@@ -409,6 +410,30 @@ def test_another_detector_scores_the_same_files(page, made, tiny_path):
 
 
 @needs_browser
+def test_a_choice_by_keyboard_is_scored_once(page, made, monkeypatch):
+    from selenium.webdriver.common.keys import Keys
+
+    scored = []
+
+    def counted(workshop, shown_page, source, path, *more):
+        scored.append(path.stem)
+        return at_once(workshop, shown_page, source, path, *more)
+
+    at_once = app_work.Workshop.score
+    monkeypatch.setattr(app_work.Workshop, "score", counted)
+    upload(page, made / "0.png")
+    wait_for_name(page, "0.png")
+    field = page.find_element("css selector", "#detector input")
+    for key, name in ((Keys.ARROW_DOWN, "Chest-4shot"), (Keys.ARROW_UP, "Brain-4shot")):
+        field.click()
+        wait(page, "document.querySelector('ul[role=listbox]')")
+        field.send_keys(key, Keys.ENTER, Keys.TAB)
+        wait(page, f"document.querySelector('.verdict .what').textContent.includes('{name}')")
+    time.sleep(1)
+    assert scored == ["Brain-4shot", "Chest-4shot", "Brain-4shot"]
+
+
+@needs_browser
 def test_quick_changes_end_with_the_last_choice(page, made, tiny_path, monkeypatch):
     upload(page, made / "0.png")
     wait_for_name(page, "0.png")
@@ -594,6 +619,28 @@ def test_pages_leave_nothing_and_ask_nothing_of_the_network(page, served, made):
         time.sleep(0.2)
     assert not list(folder.rglob("0.png"))
     assert connections.others == set()
+
+
+def test_where_no_file_is_left_a_result_drawn_late_is_hidden_again(options, tmp_path):
+    """Requests are answered one by one, but what they draw may arrive after a later answer."""
+    import gradio
+
+    workshop = app_work.Workshop(options)
+    with gradio.Blocks():
+        fields = app_layout.Fields(options.detectors, options.max_mb)
+    events = app_page.Events(fields, workshop)
+    request = SimpleNamespace(session_hash="a")
+    (tmp_path / "letter.txt").write_text("words")
+    taken = events.take([str(tmp_path / "letter.txt")], request)
+    values = dict(zip(fields.reading(), app_reading.Entered(), strict=True))
+    values |= {fields.found: None, fields.detector: str(options.detectors[0])}
+    scored = events.score(values, request)
+    assert "nothing to show" in scored[fields.problem]
+    for updates in (taken, scored):
+        assert updates[fields.problem] == scored[fields.problem]
+        assert updates[fields.hint]["visible"]
+        assert not any(updates[column]["visible"] for column in fields.columns())
+    workshop.close()
 
 
 def test_scores_are_those_of_another_thread(options, made, tiny_path):

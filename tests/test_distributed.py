@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from mvfa.distributed import World
+from mvfa.engine import Trainer
 from mvfa.state_file import read_state
 from tests.script_runs import ROOT, Runs
 
@@ -28,8 +30,11 @@ def torchrun(*arguments: object) -> list[str]:
     return [*start, *map(str, arguments)]
 
 
-def run_two(script: str, arguments: list[str]) -> str:
-    """Run a script in two processes, which must end well; return what they print."""
+def run_two(script: str, arguments: list[str], *, errors: bool = False) -> str:
+    """Run a script in two processes, which must end well; return what they print.
+
+    With `errors`, what they write to standard error.
+    """
     ended = subprocess.run(
         torchrun(script, *arguments),
         cwd=ROOT,
@@ -40,7 +45,7 @@ def run_two(script: str, arguments: list[str]) -> str:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return ended.stderr if errors else ended.stdout
 
 
 def metrics_of(folder: Path) -> dict:
@@ -147,3 +152,37 @@ def test_a_killed_rank_stops_the_others(runs):
     assert list(runs.checkpoints.iterdir()) == [state]
     read_state(state)
     assert not (runs.out("train_zero") / "metrics.json").exists()
+
+
+def test_two_processes_go_on_where_they_were_killed(runs, tmp_path, capsys):
+    """To the same numbers; one process alone does not go on with the state of two."""
+    more = ["--epoch", 3, "--batch_size", 4, "--learning_rate", "1e-3"]
+    flags = runs.flags("train_zero", "Liver", *more)
+    run_two("train_zero.py", flags)
+    adapters = runs.checkpoints / "Liver.pth"
+    expected = adapters.read_bytes()
+    adapters.unlink()
+    process = subprocess.Popen(
+        torchrun("train_zero.py", *flags), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    state = runs.checkpoints / "Liver.state"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for rank in ranks(process.pid):
+        os.kill(rank, signal.SIGKILL)
+    process.wait(timeout=90)
+    assert state.exists()
+    assert not adapters.exists()
+    moved = state.rename(tmp_path / "aside.state")
+    shutil.copy(moved, state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runs("train_zero", "Liver", *more)
+    assert "another command, with another processes" in capsys.readouterr().err
+    shutil.copy(moved, state)
+    said = run_two("train_zero.py", flags, errors=True)
+    assert said.count("note: going on after ") == 1
+    assert adapters.read_bytes() == expected
+    assert not state.exists()

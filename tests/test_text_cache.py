@@ -1,15 +1,18 @@
 """Text features are encoded once; what does not fit is encoded again; the key says it all."""
 
+import io
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from CLIP.weights import create_model
 from dataset.catalog import object_info
-from mvfa import text_cache
+from mvfa import own_files, text_cache
 from mvfa.text_cache import cached_text_by_noun, cached_text_features, read_entry, text_key
+from tests.archives import rewritten
 
 TEXT = torch.nn.functional.normalize(torch.arange(1.0, 129.0).view(64, 2), dim=0)
 
@@ -54,25 +57,71 @@ def test_each_noun_is_encoded_once(tiny, encoded, tmp_path):
     assert set(text) == {object_info(name).noun for name in names}
 
 
-@pytest.mark.parametrize("content", [b"", b"broken", "shape", "norm", "kind"])
-def test_a_broken_entry_is_made_again(tiny, encoded, tmp_path, content):
+def whole(key: str, features: torch.Tensor = TEXT) -> bytes:
+    """Return the bytes of an entry."""
+    return own_files.encode({"text": {"features": features}}, {"key": key})
+
+
+def plain(features: torch.Tensor, **about: str) -> bytes:
+    """Return an entry without a digest."""
+    data = io.BytesIO()
+    torch.save({"text": {"features": features}, "about": about}, data)
+    return data.getvalue()
+
+
+BROKEN = {
+    "empty": lambda _: b"",
+    "text": lambda _: b"broken",
+    "cut off": lambda key: whole(key)[:-100],
+    "a changed number": lambda key: rewritten(whole(key), TEXT[3:5], TEXT[3:5] + 1e-4),
+    "another key": lambda _: whole("0" * 64),
+    "another shape": lambda key: whole(key, TEXT[:3]),
+    "another length of its rows": lambda key: whole(key, 2 * TEXT),
+    "another type": lambda key: whole(key, TEXT.half()),
+    "not finite": lambda key: whole(key, TEXT * float("nan")),
+    "without a digest": lambda key: plain(TEXT, key=key),
+    "with another's digest": lambda key: plain(TEXT, key=key, sha256="0" * 64),
+    "too large": lambda key: whole(key) + bytes(text_cache.LARGEST),
+    "only a tensor": lambda _: tensor_file(TEXT),
+}
+
+
+def tensor_file(features: torch.Tensor) -> bytes:
+    """Return the file of a tensor alone."""
+    data = io.BytesIO()
+    torch.save(features, data)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_entry_is_made_again(tiny, encoded, tmp_path, kind):
+    """The folder may be shared: an entry is data from a stranger."""
     cached_text_features(tiny, "Brain", "fp32", tmp_path)
     (path,) = tmp_path.iterdir()
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save({"shape": TEXT[:3], "norm": 2 * TEXT, "kind": {"a": 1}}[content], path)
-    assert read_entry(path, 64) is None
+    good = path.read_bytes()
+    path.write_bytes(BROKEN[kind](path.stem))
+    assert read_entry(path, path.stem, 64) is None
     torch.testing.assert_close(cached_text_features(tiny, "Brain", "fp32", tmp_path), TEXT)
-    torch.testing.assert_close(torch.load(path), TEXT)
+    assert path.read_bytes() == good
     assert encoded == ["Brain", "Brain"]
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to("/dev/zero")])
+def test_an_entry_that_is_no_file_costs_only_time(tiny, encoded, tmp_path, make):
+    cached_text_features(tiny, "Brain", "fp32", tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    make(path)
+    for _ in range(2):
+        torch.testing.assert_close(cached_text_features(tiny, "Brain", "fp32", tmp_path), TEXT)
+    assert set(encoded) == {"Brain"}
+
+
 def test_an_entry_is_read_only_at_its_width(tmp_path):
-    torch.save(TEXT, tmp_path / "entry.pt")
-    torch.testing.assert_close(read_entry(tmp_path / "entry.pt", 64), TEXT)
-    assert read_entry(tmp_path / "entry.pt", 65) is None
-    assert read_entry(tmp_path / "missing.pt", 64) is None
+    (tmp_path / "entry.pt").write_bytes(whole("k"))
+    torch.testing.assert_close(read_entry(tmp_path / "entry.pt", "k", 64), TEXT)
+    assert read_entry(tmp_path / "entry.pt", "k", 65) is None
+    assert read_entry(tmp_path / "missing.pt", "k", 64) is None
 
 
 def test_the_key_depends_on_everything():
