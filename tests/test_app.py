@@ -427,7 +427,9 @@ def test_a_choice_by_keyboard_is_scored_once(page, made, monkeypatch):
     for key, name in ((Keys.ARROW_DOWN, "Chest-4shot"), (Keys.ARROW_UP, "Brain-4shot")):
         field.click()
         wait(page, "document.querySelector('ul[role=listbox]')")
-        field.send_keys(key, Keys.ENTER, Keys.TAB)
+        for pressed in (key, Keys.ENTER, Keys.TAB):
+            field.send_keys(pressed)
+            time.sleep(0.3)  # the list draws itself anew after a key
         wait(page, f"document.querySelector('.verdict .what').textContent.includes('{name}')")
     time.sleep(1)
     assert scored == ["Brain-4shot", "Chest-4shot", "Brain-4shot"]
