@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from time import sleep
 
 from mvfa.cli import command
-from mvfa.process import begin, status_of
+from mvfa.process import guard_imports, status_of
 
 if __name__ == "__main__":
-    begin()  # a script that is stopped or has too little memory ends with one line
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
 
 from prediction.app_options import start
 

@@ -180,6 +180,16 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
             flush(path.parent)
 
 
+def write_page(path: Path, text: str) -> Path:
+    """Write a page, whole or not at all; return its path.
+
+    Bytes of file names that are not UTF-8 stand there as escapes.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda part: part.write_bytes(data))
+    return path
+
+
 def writable(folder: Path, flag: str) -> None:
     """Create a folder and check that it is writable, so that a run does not fail at its end.
 

@@ -5,11 +5,11 @@ What this imports is little, so that Ctrl-C ends a script with one line from its
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
-from mvfa.process import begin, ending, shown, stoppable
+from mvfa.process import ending, guard_imports, shown, stoppable
 from mvfa.streams import lasting_streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mvfa.options import Options
 
@@ -39,11 +39,11 @@ def check_flags(script: str) -> None:
 
     A script calls this before its slow imports. The weight file is hashed meanwhile.
     """
-    begin()
+    guard_imports()
     command(lambda: start(script))
 
 
-def command(main: Callable[[], Any]) -> None:
+def command(main: Callable[[], object]) -> None:
     """Run a script's main; on an expected failure print one line and exit.
 
     A user's mistake and a trouble of the system (mvfa.system_errors) are one line and exit status

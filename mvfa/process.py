@@ -1,6 +1,6 @@
 """The start and the end of a script's process: what stops it, and no work that nobody needs.
 
-begin()
+guard_imports()
 before_imports()
 after_imports()
 end(0)  # when everything is written
@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import NoReturn
 
-from errors import LostProcessError, UserError
+from errors import KEPT, LostProcessError, UserError
 from mvfa.streams import NAMES, failure
-from mvfa.system_errors import KEPT, describe
+
+TYPE_CHECKING = False  # that of typing, which takes milliseconds that a signal may come in
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # of numpy's matrix products, not of torch's
 USER_ERROR = 2  # exit status
@@ -62,11 +64,13 @@ def ending(error: BaseException) -> tuple[str, int] | None:
         return f"error: another process was lost ({error}); {KEPT}", LOST_PROCESS
     if isinstance(error, KeyboardInterrupt):
         return f"\n{STOPPED}", status_of(error)
+    from mvfa.system_errors import describe
+
     line = describe(error)
     return None if line is None else (f"error: {line}", USER_ERROR)
 
 
-def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+def leave_at_once(number: int, frame: FrameType | None) -> "NoReturn":  # noqa: ARG001
     """End the process by a signal while nothing is written: during imports, or at the end."""
     if sys.__stderr__ is not None:
         with suppress(OSError):
@@ -74,7 +78,7 @@ def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:  # noqa: AR
     os._exit(SIGNALLED + number)
 
 
-def stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+def stop(number: int, frame: FrameType | None) -> "NoReturn":  # noqa: ARG001
     """Raise Stopped for a signal; a later one ends the process at once.
 
     Others that come with it are ignored while it cleans up: `timeout` sends two.
@@ -122,7 +126,7 @@ def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackTy
     os._exit(found[1])
 
 
-def begin() -> None:
+def guard_imports() -> None:
     """Let a script end with one line, and its status, from here on, while it is imported."""
     on_signals(leave_at_once)
     sys.excepthook = uncaught
@@ -159,7 +163,7 @@ def shown(status: int) -> int:
     return status
 
 
-def end(status: int) -> NoReturn:
+def end(status: int) -> "NoReturn":
     """End the process at once, with an exit status: Python takes no object apart.
 
     Files must be closed, and threads have ended.

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
 
 NAMES = ("stdout", "stderr")
 
@@ -29,11 +28,11 @@ class Lasting:
 
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: io.TextIOBase) -> None:
         self.stream = stream
         self.failure: OSError | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
@@ -89,7 +88,7 @@ def lasting_streams() -> Iterator[None]:
             continue
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, cast("TextIO", Lasting(stream)))
+        setattr(sys, name, Lasting(stream))
     try:
         yield
     finally:

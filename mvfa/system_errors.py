@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from errors import KEPT
+
 CHOOSE = "choose another file or folder"
 REMEDIES: Mapping[int, str] = {  # of the errors that are the system's and no bug
     errno.ENOSPC: "free some space, or choose another folder",
@@ -54,7 +56,6 @@ LOWER = {  # flags that lower a script's memory
     "calibrate": "--workers",
     "predict": "--batch_size or --jobs",
 }
-KEPT = "files written so far are whole"
 
 
 def describe(error: BaseException) -> str | None:
