@@ -180,7 +180,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
             flush(path.parent)
 
 
-def write_page(path: Path, text: str) -> Path:
+def write_html(path: Path, text: str) -> Path:
     """Write a page, whole or not at all; return its path.
 
     Bytes of file names that are not UTF-8 stand there as escapes.

@@ -81,9 +81,11 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
             "slice": pd.array([place.slice for place in test_set.places], "Int64"),
         }
     )
-    path = out / "scores.csv"
-    form = {"index": False, "chunksize": CSV_ROWS, "errors": "surrogateescape"}
-    write_whole(path, lambda partial: table.to_csv(partial, **form))
+
+    def write(part: Path) -> None:
+        table.to_csv(part, index=False, chunksize=CSV_ROWS, errors="surrogateescape")
+
+    write_whole(out / "scores.csv", write)
 
 
 def image_counts(test_set: ImageSet) -> dict[str, int | None]:
