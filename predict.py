@@ -30,7 +30,7 @@ from prediction.finish import finish
 from prediction.loading import load_detector
 from prediction.page import Summary
 from prediction.reading import quiet_readers
-from prediction.records import begin, clear, finished, write_table
+from prediction.records import FILES, begin, clear, finished, write_table
 from prediction.run import Run
 from utils import writable
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> Summary:
     """Score what was not scored before; write and return the summary of all."""
     options, about = start(argv)
     quiet_readers()
-    writable(options.out, "-o")
+    writable(options.out, "-o", FILES)
     hold_folder(options.out, "-o")
 
     # what there is to score, less what an earlier run has scored

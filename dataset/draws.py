@@ -110,10 +110,11 @@ def write_lists(
         drawn[tag] = draw_lists(
             names, shots, draws, seed, tag=tag, by_case=by_case, pattern=pattern, known=known
         )
-    writable(lists / obj, "--fewshot_path")
+    writable(lists / obj, "--fewshot_path", [path.name for path in paths.values()])
     for k, path in paths.items():
         lines = [
             f"{tag}-{d}: {' '.join(drawn[tag][k][d])}\n" for d in range(draws) for tag in drawn
         ]
-        write_whole(path, partial(Path.write_text, data="".join(lines)))
+        data = "".join(lines).encode(errors="surrogateescape")  # names may not be UTF-8
+        write_whole(path, partial(Path.write_bytes, data=data))
     return list(paths.values())

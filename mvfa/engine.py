@@ -6,6 +6,7 @@ S image side, M rows of the memory bank.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -180,7 +181,12 @@ def build_memory(
     bank holds class tokens beside patches.
     """
     head = "seg" if masks else "det"
-    parts = [mvfa(batch.features, (head,)) for batch in loader.batches(rows, size)]
+    tokens = partial(mvfa, heads=(head,))
+    parts = [
+        part
+        for batch in loader.batches(rows, size)
+        for _, part in loader.halving(tokens, batch.features)
+    ]
     levels = zip(*(getattr(part, head) for part in parts), strict=True)
     bank = scoring.normalise_bank([torch.cat(level) for level in levels], class_token)
     if loader.world.size == 1:
@@ -256,23 +262,17 @@ def predict(
     predictions = Predictions(form, source.side, source.labels, [])
     capacity = loader.rank_images()
     bank = None if bank is None else [bank[level] for level in scored_levels(mvfa, form)]
+    score = partial(
+        score_batch, mvfa, text=text, bank=bank, masks=masks, form=form, side=source.side, maps=maps
+    )
     with progress(capacity, "test", "image", loader.world) as bar:
         for batch in loader.batches():
             if not len(batch.members):
                 continue
-            predictions.members.extend(batch.members.tolist())
-            scored = score_batch(
-                mvfa,
-                batch.features,
-                text,
-                bank,
-                masks=masks,
-                form=form,
-                side=source.side,
-                maps=maps,
-            )
-            for name, values in scored.items():
-                predictions.append(name, values, capacity)
+            for rows, scored in loader.halving(score, batch.features):
+                predictions.members.extend(batch.members[rows].tolist())
+                for name, values in scored.items():
+                    predictions.append(name, values, capacity)
             bar.update(len(batch.members))
     return gather(predictions, loader, masks)
 

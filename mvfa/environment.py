@@ -14,6 +14,7 @@ from mvfa.distributed import World, join
 from mvfa.locks import hold_file, hold_folder
 from mvfa.memory import tune_process
 from mvfa.options import Options
+from mvfa.run_files import FILES
 from utils import choose_device, writable
 
 
@@ -50,7 +51,8 @@ def set_up(options: Options) -> Environment:
     started = time.perf_counter()
     tune_process()
     world = join()
-    writable(options.out, "--out")
+    detector = options.detector.name
+    writable(options.out, "--out", [detector] if detector else FILES)
     device = choose_device(options.device)
     if world.first:
         hold_outputs(options)
@@ -73,7 +75,7 @@ def hold_outputs(options: Options) -> None:
         return
     hold_folder(options.out, "--out")
     if options.save_model:
-        writable(options.save_path, "--save_path")
+        writable(options.save_path, "--save_path", [options.checkpoint.name, options.state.name])
         hold_file(options.checkpoint, "--save_path DIR")
 
 

@@ -14,7 +14,11 @@ import numpy.typing as npt
 
 from errors import UserError
 
+METRICS = "metrics.json"
+CURVES = "curves.json"
 SCORES = "scores.csv"
+PAGE = "index.html"
+FILES = (METRICS, CURVES, SCORES, PAGE)  # of a run's folder, beside its pictures
 NAMES: Mapping[str, Any] = {"encoding_errors": "surrogateescape"}  # file names may not be UTF-8
 SCORE_COLUMNS: Mapping[str, str] = {  # of each branch
     "both": "score",
@@ -61,8 +65,8 @@ def load_metrics(folder: Path) -> dict[str, Any] | None:
 
     None if there is no metrics.json. UserError if a file is incomplete or of another kind.
     """
-    metrics = load_json(folder / "metrics.json")
-    curves = load_json(folder / "curves.json")
+    metrics = load_json(folder / METRICS)
+    curves = load_json(folder / CURVES)
     if metrics is None or not curves or not metrics.get("details"):
         return metrics
     for granularity, branches in metrics["details"].items():

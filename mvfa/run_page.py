@@ -13,11 +13,10 @@ from mvfa.embedding import embedded
 from mvfa.error_cases import error_cases
 from mvfa.pages import NONE, flat, make_environment, plotly_script, script_json
 from mvfa.protocol import protocol_text
-from mvfa.run_files import load_metrics
+from mvfa.run_files import PAGE, load_metrics
 from synthetic.settings import MODEL as DEMO_MODEL
 from utils import write_html
 
-PAGE = "index.html"
 BRANCHES = ("both", "text", "memory")
 MIDDLE = 0.5  # the threshold of maps where none was recorded
 MEASURES = {  # names of metrics that are no plain words

@@ -19,6 +19,7 @@ from utils import sweep, write_whole
 RUN = "run.json"
 TABLE = "scores.csv"
 PAGE = "index.html"
+FILES = (RUN, TABLE, PAGE)  # of a run's folder, beside its logs
 OVERLAYS = "overlays"
 MAPS = "maps"
 DICOM = "dicom"
