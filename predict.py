@@ -10,6 +10,7 @@ when the same command is given again. Research software, not a medical device.
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mvfa.process import after_imports, before_imports, end, guard_imports
 
@@ -64,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> Summary:
             submit(options, len(found.sources))
         else:
             Run(detector, options, options.out / log_name())(found.sources)
-    except (KeyboardInterrupt, UserError):
-        write_table(options.out)  # what is there so far
+    except (KeyboardInterrupt, UserError, OSError, MemoryError, RuntimeError):
+        with suppress(OSError):  # on a full disk, too, what is there so far
+            write_table(options.out)
         print("note: the same command goes on with what is missing", file=sys.stderr)
         raise
     assert detector.rule is not None

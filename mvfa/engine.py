@@ -114,6 +114,18 @@ class Trainer:
             self.optimizers["seg"].zero_grad()
         return total
 
+    def reason(self, batch: Batch, text: Mapping[str, Tensor]) -> str:
+        """Return why the loss of a step is not finite, and what to do."""
+        other = "use --precision fp32, or other weights (--clip_path)"
+        if not all(features.isfinite().all() for features in text.values()):
+            return f"the text features are not finite; {other}"
+        if not batch.features.isfinite().all():
+            return f"the features of images are not finite; {other}"
+        heads = [self.mvfa.adapters(head).parameters() for head in HEADS]
+        if not all(values.isfinite().all() for head in heads for values in head):
+            return "the adapters are not finite; lower --learning_rate"
+        return "lower --learning_rate or use --precision fp32"
+
     def step(self, batch: Batch, loader: FeatureLoader, text: Mapping[str, Tensor]) -> float:
         """Make one step of both optimizers; return this rank's part of the step's mean loss.
 
@@ -122,8 +134,7 @@ class Trainer:
         """
         total = self.backward(batch, loader, text)
         if not math.isfinite(total):
-            remedy = "lower --learning_rate or use --precision fp32"
-            raise UserError(f"the loss became {total}; {remedy}")
+            raise UserError(f"the loss became {total}: {self.reason(batch, text)}")
         masked = float(loader.source.masked[batch.members].sum())
         (any_masked,) = loader.world.total([masked], loader.device)
         for head in HEADS if any_masked else ("det",):
