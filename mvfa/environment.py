@@ -93,9 +93,10 @@ def hold_outputs(options: Options) -> None:
     if options.detector.name:
         hold_file(options.detector, "--out FILE")
         return
-    hold_folder(options.out, "--out")
     if options.save_model:
         writable(options.save_path, "--save_path", [options.checkpoint.name, options.state.name])
+    hold_folder(options.out, "--out")
+    if options.save_model:
         hold_file(options.checkpoint, "--save_path DIR")
 
 
