@@ -23,6 +23,7 @@ from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of
 from mvfa.resume import Progress
+from mvfa.run_files import CURVES, ERROR_LOG, METRICS, PAGE, SCORES, sealed
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -80,7 +81,7 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
             "slice": pd.array([place.slice for place in test_set.places], "Int64"),
         }
     )
-    path = out / "scores.csv"
+    path = out / SCORES
     write_whole(path, lambda partial: table.to_csv(partial, index=False, chunksize=CSV_ROWS))
 
 
@@ -134,10 +135,9 @@ def write_results(
     if not training:
         content["protocol"] = protocol_text(content)
     write_scores(out, options, test_set, evaluation)
-    write_json(out / "metrics.json", content, indent=2)  # last: its presence says the run is whole
-    written = [out / "metrics.json", out / "scores.csv"]
-    if (out / "curves.json").exists():
-        written.append(out / "curves.json")
+    # last: its presence says the run is whole
+    write_json(out / METRICS, sealed(content, out), indent=2)
+    written = [out / name for name in (METRICS, SCORES, CURVES) if (out / name).exists()]
     if more.get("pictures"):
         written.append(out / "pictures")
     if options.page:
@@ -153,7 +153,7 @@ def remove_results(out: Path) -> None:
     """Remove the files of an earlier run from an output folder, metrics.json first."""
     from mvfa.pictures import remove_pictures  # imports OpenCV, which is slow
 
-    for name in ("metrics.json", "curves.json", "scores.csv", "index.html"):
+    for name in (METRICS, CURVES, SCORES, ERROR_LOG, PAGE):
         (out / name).unlink(missing_ok=True)
     remove_pictures(out)
 
@@ -217,7 +217,7 @@ def write_test_results(
         )
         remove_results(options.out)  # not earlier: what takes time, and may fail, is done
         more["details"], curves = split_curves(details)
-        write_json(options.out / "curves.json", curves)
+        write_json(options.out / CURVES, curves)
         more["empty_masks"] = test_set.empty_masks
         more["test_images"] = image_counts(test_set)
         more["training"] = training_of(adapters)

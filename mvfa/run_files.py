@@ -1,20 +1,33 @@
 """Reading the files of a run: metrics.json with its curves, and scores.csv.
 
-This module needs no torch. Letters: n images.
+They are read as data from a stranger: form and size are checked, and that nothing was changed since
+the run has written them. This module needs no torch. Letters: n images.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from CLIP.hashing import sha256
 from errors import UserError
 
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+METRICS = "metrics.json"
+CURVES = "curves.json"
 SCORES = "scores.csv"
+PAGE = "index.html"
+ERROR_LOG = "error.log"  # of a run that ended with a bug
+SCHEMA = Path(__file__).parent / "run_schema.json"
+LARGEST_JSON = 2**26  # bytes
 SCORE_COLUMNS: Mapping[str, str] = {  # of each branch
     "both": "score",
     "text": "text_score",
@@ -44,27 +57,86 @@ class ScoredImages:
 
 def load_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None if the file does not exist. UserError if it holds something else."""
+    remedy = "remove it and run again"
     try:
+        if not path.exists():
+            return None
+        if not path.is_file() or path.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{path} is not a file of at most {LARGEST_JSON} bytes; {remedy}")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON; remove it and run again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON; {remedy}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a run's {path.name}; remove it and run again")
+        raise UserError(f"{path} is not a run's {path.name}; {remedy}")
     return content
+
+
+def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the content of a run's metrics.json with what tells a later change.
+
+    `files` holds the SHA-256 of the files beside it that are read again, and `sha256` that of
+    everything else.
+    """
+    paths = {name: folder / name for name in (SCORES, CURVES)}
+    files = {name: sha256(path) for name, path in paths.items() if path.is_file()}
+    whole = json.loads(json.dumps({**content, "files": files}))  # as it is read back
+    return {**whole, "sha256": digest(whole)}
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON values, which does not depend on the order of names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def validator(name: str) -> "Draft202012Validator":
+    """Return what checks JSON values against a definition of run_schema.json."""
+    from jsonschema import Draft202012Validator  # slow to import
+
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"})
+
+
+def check_schema(path: Path, content: Mapping[str, Any], name: str) -> None:
+    """Raise UserError if JSON values do not have the form that pages and tables rely on."""
+    error = next(validator(name).iter_errors(content), None)
+    if error is not None:
+        place = ".".join(map(str, error.absolute_path)) or "its content"
+        raise UserError(
+            f"{path} is no {path.name} of a run ({place[:80]!a} is not as it should be); remove it "
+            "and run again"
+        )
+
+
+def check_seal(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Raise UserError if the files of a run were changed since; older runs cannot tell."""
+    content = dict(metrics)
+    stated = content.pop("sha256", None)
+    if stated is None:
+        return
+    changed = METRICS if digest(content) != stated else ""
+    for name, expected in metrics.get("files", {}).items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != expected:
+            changed = name
+    if changed:
+        raise UserError(f"{folder / changed} is not what the run has written; run it again")
 
 
 def load_metrics(folder: Path) -> dict[str, Any] | None:
     """Read metrics.json of a run, and add the curves of curves.json beside it to its details.
 
-    None if there is no metrics.json. UserError if a file is incomplete or of another kind.
+    None if there is no metrics.json. UserError if a file is incomplete, was changed, or is of
+    another kind.
     """
-    metrics = load_json(folder / "metrics.json")
-    curves = load_json(folder / "curves.json")
-    if metrics is None or not curves or not metrics.get("details"):
-        return metrics
-    for granularity, branches in metrics["details"].items():
+    metrics = load_json(folder / METRICS)
+    if metrics is None:
+        return None
+    check_schema(folder / METRICS, metrics, "run")
+    check_seal(folder, metrics)
+    curves = load_json(folder / CURVES) or {}
+    check_schema(folder / CURVES, curves, "granularities")
+    for granularity, branches in (metrics.get("details") or {}).items():
         for branch, measures in (branches or {}).items():
             points = (curves.get(granularity) or {}).get(branch)
             if measures and points:
@@ -89,14 +161,20 @@ def read_scores(folder: Path, branch: str = "both") -> ScoredImages | None:
             return None
         cases = rows.get("case", [""] * len(rows))
         slices = rows.get("slice", [""] * len(rows))
-        return ScoredImages(
+        labels = rows["label"].to_numpy(np.int64)
+        scores = rows[column].to_numpy(np.float64)
+        scored = ScoredImages(
             files=tuple(rows["file"]),
-            labels=rows["label"].to_numpy(np.int64) > 0,
-            scores=rows[column].to_numpy(np.float64),
+            labels=labels > 0,
+            scores=scores,
             cases=tuple(case or None for case in cases),
             slices=tuple(int(number) if number else None for number in slices),
         )
+        known = np.isin(labels, (0, 1)).all() and np.isfinite(scores).all()
     except FileNotFoundError:
         return None
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, LookupError, ValueError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as a run's scores; run the test again") from error
+    if not known:
+        raise UserError(f"{path} has labels other than 0 and 1, or scores that are not finite")
+    return scored
