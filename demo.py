@@ -7,6 +7,11 @@ written below --root. The numbers are of synthetic images and of a backbone that
 nothing: they show that the program works, not how well the method does.
 """
 
+from mvfa.process import guard_imports
+
+if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
+
 import argparse
 import io
 from collections.abc import Callable, Sequence

@@ -3,6 +3,8 @@
 # what to do about a mistake differs: a wheel has everything below `mvfa`, a checkout not (setup.py)
 IN_WHEEL = __name__ != "errors"
 
+KEPT = "files written so far are whole"  # said wherever a run ends early
+
 
 class UserError(Exception):
     """A wrong setting or file (exit status 2).

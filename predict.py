@@ -11,9 +11,10 @@ when the same command is given again. Research software, not a medical device.
 import sys
 from collections.abc import Sequence
 
-from mvfa.process import after_imports, before_imports, end
+from mvfa.process import after_imports, before_imports, end, guard_imports
 
 if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
     before_imports()
 
 from errors import UserError

@@ -148,6 +148,22 @@ def part_of(target: Path) -> Iterator[Path]:
         _own_parts.discard(part.name)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError from within the name of the file that is written, not of a temporary one.
+
+    An error of another file, one that is read, keeps its name; a full disk names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or PART.search(str(error.filename))
+        if error.errno is not None and unnamed:
+            error.filename = str(path)
+            del error.filename2
+        raise
+
+
 def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bool = True) -> None:
     """Write a file atomically: call `write` with a temporary path, flush, rename, flush the folder.
 
@@ -155,13 +171,23 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
     Missing parent folders are made. Of several files in a row only the last needs `flush_folder`:
     file systems keep the order of renames.
     """
-    with part_of(path) as part:
+    with naming(path), part_of(path) as part:
         write(part)
         flush(part)
         part.replace(path)
     if flush_folder:
         with suppress(OSError):  # some systems cannot open a folder
             flush(path.parent)
+
+
+def write_html(path: Path, text: str) -> Path:
+    """Write a page, whole or not at all; return its path.
+
+    Bytes of file names that are not UTF-8 stand there as escapes.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda part: part.write_bytes(data))
+    return path
 
 
 def writable(folder: Path, flag: str) -> None:

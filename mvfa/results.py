@@ -65,7 +65,8 @@ def image_files(images: ImageSet, data_path: Path) -> list[str]:
 def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Evaluation) -> None:
     """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set.
 
-    The memory score is empty in zero-shot, case and slice where they are not known.
+    The memory score is empty in zero-shot, case and slice where they are not known. A name that is
+    not UTF-8 stands there as the bytes that it is.
     """
     import pandas as pd  # slow to import, and the last thing that a run needs
 
@@ -81,8 +82,11 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
             "slice": pd.array([place.slice for place in test_set.places], "Int64"),
         }
     )
-    path = out / SCORES
-    write_whole(path, lambda partial: table.to_csv(partial, index=False, chunksize=CSV_ROWS))
+
+    def write(part: Path) -> None:
+        table.to_csv(part, index=False, chunksize=CSV_ROWS, errors="surrogateescape")
+
+    write_whole(out / SCORES, write)
 
 
 def image_counts(test_set: ImageSet) -> dict[str, int | None]:
@@ -170,7 +174,8 @@ def write_training_results(
 ) -> Evaluation:
     """Write what a training was and gave; return the evaluation of the adapters that are kept.
 
-    The state that the training would go on from is removed then.
+    The state that the training would go on from is removed then. Raises OSError, after all of it,
+    if the checkpoint could not be written: the state stays.
     """
     evaluation = kept.evaluation
     assert evaluation is not None, "the kept adapters are tested at the end"
@@ -182,7 +187,7 @@ def write_training_results(
         weights,
         evaluation,
         test_set,
-        kept.path,
+        kept.written,
         earlier_seconds=progress.earlier_seconds,
         **selection.as_dict(),
         train_loss=progress.losses,
@@ -190,6 +195,8 @@ def write_training_results(
         shots=shots and shots.names(),
         empty_masks=test_set.empty_masks,
     )
+    if kept.failure is not None:
+        raise kept.failure
     progress.remove()
     return evaluation
 

@@ -28,6 +28,7 @@ PAGE = "index.html"
 ERROR_LOG = "error.log"  # of a run that ended with a bug
 SCHEMA = Path(__file__).parent / "run_schema.json"
 LARGEST_JSON = 2**26  # bytes
+NAMES: Mapping[str, Any] = {"encoding_errors": "surrogateescape"}  # file names may not be UTF-8
 SCORE_COLUMNS: Mapping[str, str] = {  # of each branch
     "both": "score",
     "text": "text_score",
@@ -156,7 +157,7 @@ def read_scores(folder: Path, branch: str = "both") -> ScoredImages | None:
     column = SCORE_COLUMNS[branch]
     try:
         # as text first: a case "01" is not the number 1
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, **NAMES)
         if (rows[column] == "").any():
             return None
         cases = rows.get("case", [""] * len(rows))

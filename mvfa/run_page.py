@@ -4,7 +4,6 @@ It is made from the files that the run has written, and needs no other file and 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mvfa.pages import NONE, flat, make_environment, plotly_script, script_json
 from mvfa.protocol import protocol_text
 from mvfa.run_files import PAGE, load_metrics
 from synthetic.settings import MODEL as DEMO_MODEL
-from utils import write_whole
+from utils import write_html
 
 BRANCHES = ("both", "text", "memory")
 MIDDLE = 0.5  # the threshold of maps where none was recorded
@@ -147,7 +146,4 @@ def run_page(folder: Path) -> str:
 
 def write_run_page(folder: Path) -> Path:
     """Write the page of a run to its folder; return its path. UserError as `run_page`."""
-    path = folder / PAGE
-    text = run_page(folder)
-    write_whole(path, partial(Path.write_text, data=text, encoding="utf-8", newline="\n"))
-    return path
+    return write_html(folder / PAGE, run_page(folder))
