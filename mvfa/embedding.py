@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dataset.files import opened
 from errors import UserError
 from mvfa.panels import Pixels, colours, outline, overlay
 
@@ -46,9 +47,9 @@ def file_uri(path: Path) -> str:
 def read_image(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     """Read an image file: mode "RGB" [S, S, 3], mode "L" [S, S]. UserError if it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return np.asarray(image.convert(mode), np.uint8)
-    except OSError as error:
+    except UserError as error:
         raise unreadable(path) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dataset.files import opened
 from mvfa.panels import Pixels, outline, overlay
 from utils import write_whole
 
@@ -22,13 +23,13 @@ GAP = 6  # pixels between tiles
 
 def read_grey(path: Path) -> np.ndarray:
     """Read a grey picture [S, S] uint8."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         return np.asarray(image.convert("L"))
 
 
 def read_tiles(folder: Path, entry: dict[str, Any]) -> list[Pixels]:
     """Return image, image with the outline of the true mask, and overlay, each [S, S, 3]."""
-    with Image.open(folder / entry["image"]) as file:
+    with opened(folder / entry["image"]) as file:
         image = np.asarray(file.convert("RGB"))
     values = read_grey(folder / entry["map"]) / 255
     mask = read_grey(folder / entry["mask"]) > 127
