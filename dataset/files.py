@@ -14,9 +14,16 @@ from errors import UserError
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
 MOST_REASON = 80  # characters of what a library says about a file
 
-# Of odd tags, and of sizes that are read: nothing that changes a pixel. For the whole process, and
-# so in the workers that read images, since settings of one place are not safe in threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+
+def quiet() -> None:
+    """Keep back what Pillow warns of: odd tags, and large images that it reads all the same.
+
+    For the whole process, and so in workers, since settings for one block are not safe in threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+quiet()
 
 
 @contextmanager
