@@ -8,8 +8,10 @@ A split is valid or test, a state good (normal) or Ungood (abnormal).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from errors import UserError
 
@@ -66,29 +68,42 @@ def list_images(folder: Path) -> list[Path]:
     Hidden files are skipped. Raises UserError for the first image that exists but could not be
     listed: a broken link, an image in a subfolder, a folder that cannot be read.
     """
-    if not folder.is_dir():
-        if (broken := broken_link(folder)) is not None:
-            raise UserError(
-                f"{broken} is a link that leads nowhere; restore what it points to or remove it"
-            )
-        if folder.exists():
-            raise UserError(f"{folder} is a file, not a folder of images; replace it")
-        return []
-    try:
+    with listable(folder):
+        if not folder.is_dir():
+            if (broken := broken_link(folder)) is not None:
+                raise UserError(
+                    f"{broken} is a link that leads nowhere; restore what it points to or remove it"
+                )
+            if folder.exists():
+                raise UserError(f"{folder} is a file, not a folder of images; replace it")
+            return []
         entries = visible(folder)
         for path in entries:
             check_entry(path)
-    except PermissionError as error:
+        return [path for path in entries if is_image(path) and path.is_file()]
+
+
+@contextmanager
+def listable(folder: Path) -> Iterator[None]:
+    """Turn errors of listing a folder, or what is in it, into UserError."""
+    try:
+        yield
+    except OSError as error:
         raise UserError(
-            f"{error.filename} cannot be read ({error.strerror}); change its permissions"
+            f"{error.filename or folder} cannot be read ({error.strerror}); change its "
+            "permissions, or restore it"
         ) from error
-    return [path for path in entries if is_image(path) and path.is_file()]
+
+
+def refuse(error: OSError) -> NoReturn:
+    """Raise an error that os.walk would pass over."""
+    raise error
 
 
 def check_entry(path: Path) -> None:
     """Raise UserError if an entry of a folder is, or contains, an image that cannot be listed."""
     if path.is_dir():
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in os.walk(path, onerror=refuse):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             nested = sorted(
                 name for name in names if not name.startswith(".") and is_image(Path(name))

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset.files import READ_ERRORS
+from dataset.files import opened
+from errors import UserError
 from mvfa.panels import Pixels, colours, outline, overlay
 
 MIME_TYPES = {".png": "image/png", ".webp": "image/webp"}
@@ -26,7 +27,6 @@ PANEL_QUALITY = 60
 PANEL_WIDTH = 1_400  # pixels; a page shows panels at 1080 at most
 BAR_WIDTH = 256  # pixels of the colour bar
 FOLDER = "pictures"
-FORMATS = ("PNG", "JPEG")
 KINDS = ("image", "map", "mask", "panel")  # of a picture's files that are shown
 LARGEST = 2**25  # bytes of a file
 WIDEST = 2**14  # pixels of a side; a panel is five images wide
@@ -43,7 +43,7 @@ def problem_of(folder: Path, name: str) -> str:
     """Return why a picture of a run in a folder cannot be shown, "" if it can.
 
     The run may be a stranger's: the file must lie in the run's folder of pictures, not behind a
-    link, be a PNG or JPEG image, and not be larger than a page's pictures are.
+    link, be an image, and not be larger than a page's pictures are.
     """
     path = folder / name
     try:
@@ -51,11 +51,11 @@ def problem_of(folder: Path, name: str) -> str:
             return f"{path} is not in the run's folder of pictures"
         if path.stat().st_size > LARGEST:
             return f"{path} has more than {LARGEST} bytes"
-        with Image.open(path, formats=FORMATS) as image:
+        with opened(path) as image:
             if max(image.size) > WIDEST:
                 return f"{path} is wider or higher than {WIDEST} pixels"
             image.load()
-    except (*READ_ERRORS, MemoryError):
+    except (UserError, OSError):
         return f"{path} cannot be read"
     return ""
 
@@ -90,7 +90,7 @@ def file_uri(path: Path) -> str:
 
 def read_image(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     """Read an image file that can be shown: mode "RGB" [S, S, 3], mode "L" [S, S]."""
-    with Image.open(path, formats=FORMATS) as image:
+    with opened(path) as image:
         return np.asarray(image.convert(mode), np.uint8)
 
 

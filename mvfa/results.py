@@ -90,12 +90,16 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
 
 
 def image_counts(test_set: ImageSet) -> dict[str, int | None]:
-    """Return the normal and abnormal images of a test set, and its cases, None if none is known."""
+    """Return the normal and abnormal images of a test set, what was published, and its cases.
+
+    None where no number is known: of the published images, and of cases.
+    """
     abnormal = int(test_set.labels.sum())
     cases = {place.case for place in test_set.places if place.case is not None}
     return {
         "normal": len(test_set) - abnormal,
         "abnormal": abnormal,
+        "published": test_set.records[0].object.test_images or None,
         "cases": len(cases) or None,
     }
 

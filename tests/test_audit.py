@@ -269,7 +269,7 @@ FAULTS = {  # level, kind, a part of the text, files
     ),
     "text with the name of an image": (
         text(f"{GOOD}/2.png"),
-        ("error", "unreadable", "cannot identify image", (f"{GOOD}/2.png",)),
+        ("error", "unreadable", "its content is none of PNG, JPEG", (f"{GOOD}/2.png",)),
     ),
     "several pages": (
         stack(f"{GOOD}/8.tif"),
