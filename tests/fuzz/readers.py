@@ -213,10 +213,10 @@ def detectors(folder: Path) -> Bench:
     return Bench(files, read, structured.detectors(files[0]))
 
 
-def states(_: Path) -> Bench:
+def states(folder: Path) -> Bench:
     """States of trainings."""
     return Bench(
-        seeds.states(), lambda path: read_state(path).digest(), structured.safetensors()
+        seeds.states(folder), lambda path: read_state(path).digest(), structured.safetensors()
     )
 
 

@@ -81,6 +81,8 @@ class Watch:
                 return
         elif event in CHANGES:
             path = arguments[1] if event in ("os.link", "os.symlink") else arguments[0]
+            if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # within an open folder
+                path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), path)
         else:
             return
         if isinstance(path, (str, bytes, os.PathLike)):

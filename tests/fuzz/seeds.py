@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -285,7 +286,8 @@ class Named(torch.nn.Module):
 def scripted(state: dict[str, torch.Tensor]) -> bytes:
     """Return a TorchScript archive of weights."""
     data = io.BytesIO()
-    torch.jit.save(torch.jit.trace(Named(state), torch.ones(1)), data)
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated, but the published files are
+        torch.jit.save(torch.jit.trace(Named(state), torch.ones(1)), data)
     return data.getvalue()
 
 
