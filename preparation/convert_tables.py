@@ -45,6 +45,8 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
+        if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for an index
+            raise ValueError("its rows have more fields than its first line")
     except (OSError, ValueError) as error:  # what pandas raises is a ValueError
         raise UserError(f"{path} cannot be read as CSV ({error}); fix it") from error
     table.columns = [str(name).strip().lower() for name in table.columns]
@@ -130,7 +132,7 @@ def refuse_rows(
     rows = [number for number, value in enumerate(bad) if value]
     if rows:
         values = some(repr(table[column].iloc[row]) for row in rows)
-        lines = some(table.index[row] + 2 for row in rows)  # 1 is the header
+        lines = some(row + 2 for row in rows)  # 1 is the header
         raise UserError(f"{path}: {len(rows):,} x {what}: {values}, lines {lines}; fix the table")
 
 
