@@ -47,6 +47,8 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
     separator = max(SEPARATORS, key=text[: text.find("\n")].count)
     try:
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+        if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for an index
+            raise ValueError("its rows have more fields than its first line")
     except ValueError as error:  # as is what pandas raises
         raise UserError(f"{path} cannot be read as CSV ({one_line(error)}); fix it") from error
     table.columns = [str(name).strip().lower() for name in table.columns]
@@ -140,7 +142,7 @@ def refuse_rows(
     rows = [number for number, value in enumerate(bad) if value]
     if rows:
         values = some(repr(table[column].iloc[row]) for row in rows)
-        lines = some(table.index[row] + 2 for row in rows)  # 1 is the header
+        lines = some(row + 2 for row in rows)  # 1 is the header
         raise UserError(f"{path}: {len(rows):,} x {what}: {values}, lines {lines}; fix the table")
 
 
