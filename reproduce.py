@@ -22,6 +22,7 @@ from errors import UserError
 from mvfa.cli import command
 from mvfa.locks import exclusive, hold_folder
 from mvfa.run_files import ERROR_LOG
+from mvfa.system_errors import describe
 from report.arguments import Request, parse
 from report.experiments import SHORTCUTS, table_specs
 from report.study import DONE, FAILED, MISSING, Study
@@ -47,6 +48,8 @@ def run_job(job: "Job") -> str:
     except UserError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  # a bug in one run must not cost the others
+        if line := describe(error):
+            return line
         log = job.out / ERROR_LOG
         write_whole(log, lambda part: part.write_text(format_exc(), encoding="utf-8"))
         return f"{type(error).__name__}: {error}".split("\n")[0] + f" (traceback in {log})"
