@@ -11,7 +11,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -67,8 +67,8 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # "meta" has no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
         usable = ", ".join(usable_devices())
         raise UserError(f"--device {name} cannot be used here; usable: {usable}") from error
     return device
@@ -194,11 +194,12 @@ def write_html(path: Path, text: str) -> Path:
     return path
 
 
-def writable(folder: Path, flag: str) -> None:
+def writable(folder: Path, flag: str, files: Iterable[str] = ()) -> None:
     """Create a folder and check that it is writable, so that a run does not fail at its end.
 
-    Parts that killed processes left there are removed. `flag` is the command-line flag that the
-    folder came from, for the message. Raises UserError.
+    `files` are the names of those that will be written there: no folder may have one. Parts that
+    killed processes left there are removed. `flag` is the command-line flag that the folder came
+    from, for the message. Raises UserError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,6 +209,11 @@ def writable(folder: Path, flag: str) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"{flag} {folder} is not writable; choose another")
+    for path in (folder / name for name in files):
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder, where a file is written; move it, or pass another {flag}"
+            )
     sweep(folder)
 
 

@@ -107,7 +107,7 @@ def write_lists(
     contents = {path: list_content(drawn, k, draws) for k, path in paths.items()}
     if not overwrite:
         check_lists(contents)
-    writable(lists / obj, "--fewshot_path")
+    writable(lists / obj, "--fewshot_path", [path.name for path in paths.values()])
     for path, data in contents.items():
         write_whole(path, partial(Path.write_bytes, data=data))
     return list(paths.values())

@@ -23,7 +23,7 @@ from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of
 from mvfa.resume import Progress
-from mvfa.run_files import CURVES, ERROR_LOG, METRICS, PAGE, SCORES, sealed
+from mvfa.run_files import CURVES, FILES, METRICS, SCORES, sealed
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -161,7 +161,7 @@ def remove_results(out: Path) -> None:
     """Remove the files of an earlier run from an output folder, metrics.json first."""
     from mvfa.pictures import remove_pictures  # imports OpenCV, which is slow
 
-    for name in (METRICS, CURVES, SCORES, ERROR_LOG, PAGE):
+    for name in FILES:
         (out / name).unlink(missing_ok=True)
     remove_pictures(out)
 

@@ -28,6 +28,7 @@ PAGE = "index.html"
 ERROR_LOG = "error.log"  # of a run that ended with a bug
 SCHEMA = Path(__file__).parent / "run_schema.json"
 LARGEST_JSON = 2**26  # bytes
+FILES = (METRICS, CURVES, SCORES, PAGE, ERROR_LOG)  # of a run's folder, beside its pictures
 NAMES: Mapping[str, Any] = {"encoding_errors": "surrogateescape"}  # file names may not be UTF-8
 SCORE_COLUMNS: Mapping[str, str] = {  # of each branch
     "both": "score",

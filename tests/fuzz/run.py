@@ -326,7 +326,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--faulty", type=Path, default=Path("fuzz-faults"))
     flags = parser.parse_args(argv)
     sys.dont_write_bytecode = True
-    faults = run_all(flags.inputs, flags.seed, flags.faulty, flags.only, lambda t: print(t, flush=True))
+    faults = run_all(
+        flags.inputs, flags.seed, flags.faulty, flags.only, lambda t: print(t, flush=True)
+    )
     if faults:
         print(f"{faults} faults, in {flags.faulty}")
     return 1 if faults else 0

@@ -30,7 +30,16 @@ Files = SearchStrategy[File]
 TEXTS = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
-        ["", " ", "\0", "\n", "\ud800", "<script>alert(1)</script>", "../../../etc/passwd", "a" * 5000]
+        [
+            "",
+            " ",
+            "\0",
+            "\n",
+            "\ud800",
+            "<script>alert(1)</script>",
+            "../../../etc/passwd",
+            "a" * 5000,
+        ]
         + ["/etc/passwd", "nan", "-1", "1e999", "9" * 5000, "\u202e", "\x1b[2J", "C:\\x", "both"]
     ),
 )
@@ -42,7 +51,9 @@ NUMBERS = st.one_of(
 PLAIN = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
 VALUES = st.recursive(
     PLAIN,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -121,7 +132,9 @@ def prediction_logs() -> Files:
 # ---------------------------------------------------------------------- text
 
 
-def lines_of(name: str, *parts: SearchStrategy[str], encodings: Sequence[str] = ("utf-8",)) -> Files:
+def lines_of(
+    name: str, *parts: SearchStrategy[str], encodings: Sequence[str] = ("utf-8",)
+) -> Files:
     """Return text files whose lines are made of parts."""
     line = st.lists(st.one_of(*parts, TEXTS), max_size=6).map("".join)
     text = st.lists(line, max_size=6).map("\n".join)
@@ -170,7 +183,9 @@ def scores() -> Files:
 # ---------------------------------------------------------------------- tensors
 
 
-SIZES = st.one_of(st.integers(-2, 5), st.sampled_from([2**31, 2**40, 2**62, 2**64, 10**30, 0.5, "1"]))
+SIZES = st.one_of(
+    st.integers(-2, 5), st.sampled_from([2**31, 2**40, 2**62, 2**64, 10**30, 0.5, "1"])
+)
 ENTRIES = st.one_of(
     VALUES,
     st.fixed_dictionaries(
@@ -318,7 +333,18 @@ def nifti_files(draw: st.DrawFn) -> File:
 
 PLACES = st.one_of(
     st.sampled_from(
-        ["Brain_AD/a.png", "../a.png", "/tmp/a.png", "a/../../b", ".", "..", "", "a/", "C:\\a", "a\0b"]
+        [
+            "Brain_AD/a.png",
+            "../a.png",
+            "/tmp/a.png",
+            "a/../../b",
+            ".",
+            "..",
+            "",
+            "a/",
+            "C:\\a",
+            "a\0b",
+        ]
         + ["Brain_AD", "a" * 300, "x/" * 200 + "y", "\udcff", "\x1b[2J", "<script>.png", "con"]
     ),
     st.text(min_size=1, max_size=8),
@@ -364,7 +390,9 @@ def zip_files(draw: st.DrawFn) -> File:
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             info = zipfile.ZipInfo(name)
-            kind = draw(st.sampled_from([0, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO]))
+            kind = draw(
+                st.sampled_from([0, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+            )
             info.external_attr = (kind | 0o777) << 16
             archive.writestr(info, content)
     return File("a.zip", data.getvalue())
