@@ -181,3 +181,20 @@ def test_the_rest_of_a_file_is_one_line(tmp_path, cut):
     Image.fromarray(np.arange(900, dtype=np.uint8).reshape(30, 30)).save(path)
     path.write_bytes(path.read_bytes()[:cut] if cut >= 0 else path.read_bytes()[:-30])
     assert "a.png is not a readable image (" in one_line(read_eight, path)
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_every_error_of_a_scans_reader_is_one_line(tmp_path, monkeypatch, error):
+    pydicom = pytest.importorskip("pydicom")
+    nibabel = pytest.importorskip("nibabel")
+    from scans.nifti import open_image
+
+    def fail(*_arguments: object, **_settings: object):
+        raise error
+
+    path = tmp_path / "a.dcm"
+    path.write_bytes(bytes(200))
+    monkeypatch.setattr(pydicom, "dcmread", fail)
+    assert one_line(check_file, path).startswith(f"{path} cannot be read as a DICOM image (")
+    monkeypatch.setattr(nibabel, "load", fail)
+    assert one_line(open_image, path).startswith(f"{path} cannot be read as a volume (")
