@@ -52,7 +52,12 @@ def mask_folder(folder: Path) -> Path:
 
 def is_image(path: Path) -> bool:
     """Return whether a file name has one of SUFFIXES, in upper or lower case."""
-    return path.suffix.lower() in SUFFIXES
+    return is_image_name(path.name)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has one of SUFFIXES, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  # for every entry
 
 
 def is_dicom_name(path: Path) -> bool:
@@ -122,7 +127,7 @@ def check_entry(path: Path) -> None:
 def refuse_special(path: Path) -> None:
     """Raise UserError for a pipe, a socket or a device: opening or reading one may never end."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116  # done for every image: half as slow
     except OSError:
         return  # it is said by who opens it
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
