@@ -256,7 +256,7 @@ def setting(path: Path, key: str, value: Any) -> Any:
     try:
         return readers[key](value)
     except argparse.ArgumentTypeError as error:
-        raise UserError(f"{path}: {key}: {one_line(error)}") from error
+        raise UserError(f"{path}: {key}: {error}") from error
 
 
 def shown(value: Any) -> str:

@@ -138,5 +138,5 @@ def check_scorable(checked: Checked, masks: bool, side: int) -> None:
     Each needs both labels.
     """
     check_labels(checked.abnormal, checked.normal, "images")
-    if masks:
-        check_labels(checked.foreground, checked.normal * side * side, "pixels")
+    if masks and not checked.foreground:
+        check_labels(0, (checked.normal + checked.abnormal) * side * side, "pixels")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataset.cases import Place, places
+from dataset.cases import TABLE, Place, places, read_table
 from dataset.draws import TAGS
 from dataset.layout import SPLITS
 from dataset.shots import list_lines
@@ -102,12 +102,18 @@ def image_places(contents: Contents) -> dict[str, Place]:
 
 
 def table_findings(contents: Contents) -> Iterator[Finding]:
-    """Yield why the cases.csv of the object cannot be used, if it cannot."""
+    """Yield why the cases.csv of the object cannot be used, and which of its lines are not."""
     files = [g.images.folder / name for g in contents.groups for name in g.images.names]
     try:
         places(files, contents.info, contents.top)
+        table = read_table(contents.top)
     except UserError as error:
         yield Finding(ERROR, "cases_table", str(error))
+        return
+    paths = {g.image(name) for g in contents.groups for name in g.images.names}
+    unused = [*(table.by_path.keys() - paths), *(table.by_name.keys() - {f.name for f in files})]
+    text = f"of {TABLE} that no image has; a file is a path below the object's folder, or a name"
+    yield from found(WARNING, "cases_unused", "name", text, sorted(unused))
 
 
 def listed_shots(contents: Contents, lists: Path) -> set[str]:

@@ -52,6 +52,8 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
     except ValueError as error:  # as is what pandas raises
         raise UserError(f"{path} cannot be read as CSV ({one_line(error)}); fix it") from error
     table.columns = [str(name).strip().lower() for name in table.columns]
+    if not isinstance(table.index, pd.RangeIndex):  # the first fields, then, were taken for it
+        raise UserError(f"{path} has rows of more fields than its header has; fix it")
     if twice := sorted(set(table.columns[table.columns.duplicated()])):
         raise UserError(f"{path} has two columns {one_line(' '.join(twice))}; keep one")
     missing = [name for name in needed if name not in table.columns]
@@ -141,8 +143,8 @@ def refuse_rows(
     """Raise UserError for the rows of a table that are bad, with the first values of a column."""
     rows = [number for number, value in enumerate(bad) if value]
     if rows:
-        values = some(repr(table[column].iloc[row]) for row in rows)
-        lines = some(row + 2 for row in rows)  # 1 is the header
+        values = some(one_line(repr(table[column].iloc[row])) for row in rows)
+        lines = some(table.index[row] + 2 for row in rows)  # 1 is the header
         raise UserError(f"{path}: {len(rows):,} x {what}: {values}, lines {lines}; fix the table")
 
 
@@ -158,7 +160,8 @@ def label_classes(
     unknown = [name for name in [*normal, *(abnormal or ())] if name.lower() not in present]
     if unknown:
         raise UserError(
-            f"{path} has no class {' '.join(unknown)}; its classes are {' '.join(present.values())}"
+            f"{path} has no class {' '.join(unknown)}; its classes are "
+            f"{one_line(' '.join(present.values()))}"
         )
     low = {name.lower() for name in normal}
     high = {name.lower() for name in abnormal or present} - low

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import socket
 import struct
 import warnings
 import zlib
@@ -16,12 +17,14 @@ from dataset import files
 from dataset.catalog import object_info
 from dataset.folder import ImageSet, list_split
 from dataset.intensity import DEFAULT
-from dataset.layout import list_images
+from dataset.layout import is_marked, list_images
 from dataset.pixels import check_file, read_pixels, read_rgb
 from errors import UserError
 from mvfa.embedding import read_image
 from mvfa.features import FeatureLoader
 from mvfa.heatmaps import read_grey
+from prediction.discovery import find
+from prediction.reading import file_pixels
 from preparation.audit_files import look_at_image
 from tests.test_structure import sources, title
 
@@ -139,18 +142,23 @@ def test_every_image_is_opened_by_the_list_of_formats(path):
         assert "FORMATS" in [ast.unparse(k.value) for k in call.keywords if k.arg == "formats"]
 
 
+def deny_listing(monkeypatch, name: str) -> None:
+    """Make listing folders of a name fail."""
+    scan = os.scandir
+
+    def deny(path: str | Path = ".") -> object:
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+
+
 def test_a_subfolder_that_cannot_be_read_is_named(image, monkeypatch):
     """Root may read everything, so listing is made to fail instead of changing permissions."""
     (image.parent / "more").mkdir()
     assert [path.name for path in list_images(image.parent)] == ["a.png"]
-    scan = os.scandir
-
-    def deny(path=".", **settings):
-        if str(path).endswith("more"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path, **settings)
-
-    monkeypatch.setattr(os, "scandir", deny)
+    deny_listing(monkeypatch, "more")
     assert one_line(list_images, image.parent) == (
         f"{image.parent}/more cannot be read (Permission denied); change its permissions, or "
         "restore it"
@@ -181,3 +189,50 @@ def test_the_rest_of_a_file_is_one_line(tmp_path, cut):
     Image.fromarray(np.arange(900, dtype=np.uint8).reshape(30, 30)).save(path)
     path.write_bytes(path.read_bytes()[:cut] if cut >= 0 else path.read_bytes()[:-30])
     assert "a.png is not a readable image (" in one_line(read_eight, path)
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_every_error_of_a_scans_reader_is_one_line(tmp_path, monkeypatch, error):
+    pydicom = pytest.importorskip("pydicom")
+    nibabel = pytest.importorskip("nibabel")
+    from scans.nifti import open_image
+
+    def fail(*_arguments: object, **_settings: object):
+        raise error
+
+    path = tmp_path / "a.dcm"
+    path.write_bytes(bytes(200))
+    monkeypatch.setattr(pydicom, "dcmread", fail)
+    assert one_line(check_file, path).startswith(f"{path} cannot be read as a DICOM image (")
+    monkeypatch.setattr(nibabel, "load", fail)
+    assert one_line(open_image, path).startswith(f"{path} cannot be read as a volume (")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.dcm", "a.nii.gz", "a"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    """Opening one waits for a writer, without end."""
+    path = tmp_path / name
+    os.mkfifo(path)
+    message = f"{path} is not a regular file but a pipe, socket or device; leave it out"
+    if name == "a.nii.gz":
+        pytest.importorskip("nibabel")
+        from scans.nifti import open_image
+
+        assert one_line(open_image, path) == message
+    else:
+        assert one_line(check_file, path) == message
+        assert one_line(file_pixels, path) == message
+    assert not is_marked(path)
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(tmp_path / "b.png"))
+        assert "is not a regular file" in one_line(check_file, tmp_path / "b.png")
+        assert "is not a regular file" in one_line(list_images, tmp_path)
+
+
+def test_a_folder_to_score_that_cannot_be_read_is_named(image, monkeypatch):
+    """Before, its images were left out without a word."""
+    (image.parent / "more").mkdir()
+    deny_listing(monkeypatch, "more")
+    assert one_line(find, [image.parent], image.parent / "out").startswith(
+        f"{image.parent}/more cannot be read (Permission denied); change its permissions"
+    )
