@@ -82,7 +82,7 @@ def scenarios(world: World) -> dict[str, Scenario]:
     study = ["figure3", "--objects", "Brain", "--shots", 2, 4, "--root", work / "study"]
     study += ["--pictures", 2, "--fewshot_path", world.lists]
     made: dict[str, tuple[str, list[str]]] = {
-        "train_few": ("train_few", world.flags(*few, *rates, *new, *out, epochs=8)),
+        "train_few": ("train_few", world.flags(*few, *rates, *new, *out, epochs=5)),
         "train_few, again": ("train_few", world.flags(*few, *kept, *out, epochs=4)),
         "train_zero": ("train_zero", world.flags(*zero, *rates, *new, *out, epochs=3)),
         "test_few": ("test_few", world.flags(*few, *kept, *out, "--pictures", 6)),
