@@ -8,9 +8,9 @@ END = 400  # of them of a longer message's end, which says what to do
 
 
 def one_line(text: str) -> str:
-    """Return text as one line of printable characters, its middle left out where it is long.
+    r"""Return text as one line of printable characters, its middle left out where it is long.
 
-    What it quotes of a file may be anything. Other characters become escapes such as `\\x1b`.
+    What it quotes of a file may be anything. Other characters become escapes such as `\x1b`.
     """
     if not text.isprintable():
         text = "".join(map(printable, text)).strip()

@@ -26,10 +26,10 @@ from mvfa.metrics import (
     specificity_at,
 )
 from mvfa.predictions import Predictions
+from mvfa.run_schema import CURVES
 from mvfa.strata import within
 
 BRANCHES = ("text", "memory", "both")
-CURVES = ("roc", "pr")
 POINTS = 200  # of a stored curve
 
 

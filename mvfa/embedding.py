@@ -5,6 +5,7 @@ Letters: H, W height and width of an image, S side of a scored image, in pixels.
 
 import base64
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ def data_uri(content: bytes, mime: str) -> str:
 def unreadable(path: Path) -> UserError:
     """Return the error for a picture that cannot be read."""
     return UserError(f"{path} cannot be read; remove its folder and run the command again")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the file of a picture that metrics.json names. UserError unless it is in the folder.
+
+    It may name any file of the system, and a page with its content may be given away.
+    """
+    path = folder / name
+    plain = name.isprintable() and path.suffix in MIME_TYPES
+    if not plain or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        allowed = "allowed are PNG and WebP files below that folder"
+        raise UserError(f"{folder} names {name!r} as a picture; {allowed}; run the test again")
+    return path
 
 
 def file_uri(path: Path) -> str:
@@ -76,7 +90,7 @@ def colour_bar_uri() -> str:
 
 def image_uri(folder: Path, entry: Entry) -> str:
     """Return a picture's image as a data URI. UserError if it cannot be read."""
-    return webp_uri(read_image(folder / entry["image"], "RGB"))
+    return webp_uri(read_image(inside(folder, entry["image"]), "RGB"))
 
 
 def embedded(folder: Path, entry: Entry) -> dict[str, Any]:
@@ -86,9 +100,9 @@ def embedded(folder: Path, entry: Entry) -> dict[str, Any]:
     """
     uris = {
         "image_uri": image_uri(folder, entry),
-        "map_uri": file_uri(folder / entry["map"]),
-        "mask_uri": file_uri(folder / entry["mask"]) if entry["mask"] else None,
-        "panel_uri": panel_uri(folder / entry["panel"]),
+        "map_uri": file_uri(inside(folder, entry["map"])),
+        "mask_uri": file_uri(inside(folder, entry["mask"])) if entry["mask"] else None,
+        "panel_uri": panel_uri(inside(folder, entry["panel"])),
     }
     return dict(entry) | uris
 
@@ -100,14 +114,14 @@ def truth_uri(folder: Path, entry: Entry) -> tuple[str | None, str]:
     """
     if not entry["mask"]:
         return None, "no mask"
-    mask = read_image(folder / entry["mask"], "L") > 0
+    mask = read_image(inside(folder, entry["mask"]), "L") > 0
     if not mask.any():
         return None, "empty mask"
-    return webp_uri(outline(read_image(folder / entry["image"], "RGB"), mask)), ""
+    return webp_uri(outline(read_image(inside(folder, entry["image"]), "RGB"), mask)), ""
 
 
 def overlay_uri(folder: Path, entry: Entry) -> str:
     """Return a picture's image with its final map in colours over it, as a data URI."""
-    image = read_image(folder / entry["image"], "RGB")
-    values = read_image(folder / entry["map"], "L") / 255
+    image = read_image(inside(folder, entry["image"]), "RGB")
+    values = read_image(inside(folder, entry["map"]), "L") / 255
     return webp_uri(overlay(image, values))

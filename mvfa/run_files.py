@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import UserError
+from mvfa.run_schema import CURVES, METRICS, POINTS_FILE
+from mvfa.schema import Schema, mapping, problem
 
 SCORES = "scores.csv"
 SCORE_COLUMNS: Mapping[str, str] = {  # of each branch
@@ -42,17 +44,20 @@ class ScoredImages:
     slices: tuple[int | None, ...]
 
 
-def load_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if the file does not exist. UserError if it holds something else."""
+def load_json(path: Path, schema: Schema = mapping) -> dict[str, Any] | None:
+    """Read a JSON object that follows a schema; None if the file does not exist.
+
+    Raises UserError if it holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON; remove it and run again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a run's {path.name}; remove it and run again")
-    return content
+    if found := problem(content, schema):
+        raise UserError(f"{path} is not a run's {path.name} ({found}); remove it and run again")
+    return dict(content)
 
 
 def load_metrics(folder: Path) -> dict[str, Any] | None:
@@ -60,15 +65,15 @@ def load_metrics(folder: Path) -> dict[str, Any] | None:
 
     None if there is no metrics.json. UserError if a file is incomplete or of another kind.
     """
-    metrics = load_json(folder / "metrics.json")
-    curves = load_json(folder / "curves.json")
+    metrics = load_json(folder / "metrics.json", METRICS)
+    curves = load_json(folder / "curves.json", POINTS_FILE)
     if metrics is None or not curves or not metrics.get("details"):
         return metrics
     for granularity, branches in metrics["details"].items():
         for branch, measures in (branches or {}).items():
             points = (curves.get(granularity) or {}).get(branch)
             if measures and points:
-                measures.update(points)
+                measures.update({name: points[name] for name in CURVES if name in points})
     return metrics
 
 

@@ -45,10 +45,10 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
-        if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for an index
-            raise ValueError("its rows have more fields than its first line")
     except (OSError, ValueError) as error:  # what pandas raises is a ValueError
         raise UserError(f"{path} cannot be read as CSV ({error}); fix it") from error
+    if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for an index
+        raise UserError(f"{path} has rows with more fields than its first line; fix it")
     table.columns = [str(name).strip().lower() for name in table.columns]
     missing = [name for name in needed if name not in table.columns]
     if missing:
