@@ -1,79 +1,63 @@
 """What a detector's description may say: each entry, of which type and range. Needs no torch."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
 from mvfa.options import FEW, PRECISIONS, ZERO
 from mvfa.recipe import CHOICES, FIELDS
+from mvfa.schema import (
+    Entries,
+    Many,
+    Schema,
+    between,
+    finite,
+    mapping,
+    one_of,
+    problem,
+    text,
+    truth,
+)
 
 FORMAT = 1
+LARGEST = 1e6  # number of a recipe
 NORMAL = "normal"  # a setting: normal shots with zero-shot adapters
 
-Check = Callable[[Any], bool]
-
-
-def whole(low: int, high: int) -> Check:
-    """Return a check for whole numbers of a range."""
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def one_of(*choices: str) -> Check:
-    """Return a check for some words."""
-    return lambda value: isinstance(value, str) and value in choices
-
-
-def text(value: Any) -> bool:
-    """Return whether a value is text."""
-    return isinstance(value, str)
-
-
-def truth(value: Any) -> bool:
-    """Return whether a value is true or false."""
-    return isinstance(value, bool)
-
-
-def mapping(value: Any) -> bool:
-    """Return whether a value is a dictionary."""
-    return isinstance(value, dict)
-
-
-def finite(value: Any) -> bool:
-    """Return whether a value is a number that a float can hold."""
-    if truth(value) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
-def levels(value: Any) -> bool:
-    """Return whether a value is a list of block numbers."""
-    return isinstance(value, list) and all(map(whole(1, 2**10), value))
-
-
-ENTRIES: Mapping[str, Check] = {
+RANGE = Many(finite, 2)
+CALIBRATION: Mapping[str, Schema] = {
+    "source": text,
+    "names_sha256": text,
+    "lo_hi": Entries({"text": RANGE, "memory": RANGE}, ("text",), ("memory",)),
+    "by": text,
+    "selection_used_it": truth,
+}
+ENTRIES: Mapping[str, Schema] = {
     "object": text,
     "noun": text,
     "masks": truth,
     "setting": one_of(FEW, ZERO, NORMAL),
-    "shot": whole(0, 2**20),
-    "features_list": levels,
-    "embed_dim": whole(1, 2**14),
+    "shot": between(0, 2**20),
+    "features_list": Many(between(1, 2**10)),
+    "embed_dim": between(1, 2**14),
     "recipe": mapping,
-    "img_size": whole(1, 2**12),
+    "img_size": between(1, 2**12),
     "precision": one_of(*PRECISIONS),
-    "model_name": lambda value: value is None or text(value),
-    "weights": lambda value: mapping(value) and text(value.get("sha256")),
+    "weights": Entries({"sha256": text}, needed=("sha256",)),
     "prepare": text,
     "intensity": text,
-    "calibration": mapping,
-    "map_ranges": mapping,
+    "calibration": Entries(CALIBRATION, tuple(CALIBRATION)),
+    "map_ranges": Entries(
+        {"text": RANGE, "memory": RANGE, "fused": RANGE}, ("text", "fused"), ("memory",)
+    ),
     "tensors_sha256": text,
 }
+DESCRIPTION = Entries({**ENTRIES, "model_name": text}, tuple(ENTRIES), ("model_name",))
+
+
+def moderate(value: Any) -> bool:
+    """Return whether a value is a number that no product of a few makes infinite."""
+    return finite(value) and abs(value) <= LARGEST
 
 
 def damaged(path: Path, reason: str) -> UserError:
@@ -83,16 +67,15 @@ def damaged(path: Path, reason: str) -> UserError:
 
 def check_description(path: Path, about: Any) -> None:
     """Raise UserError unless a description has every entry, each of its type and range."""
-    if not isinstance(about, dict):
+    if not mapping(about):
         raise damaged(path, "its description is not a dictionary")
     if about.get("format") != FORMAT:
         raise UserError(
             f"{path} is a detector of format {about.get('format')!r}, this program reads format "
             f"{FORMAT}; make it again with calibrate.py"
         )
-    for name, check in ENTRIES.items():
-        if name not in about or not check(about[name]):
-            raise damaged(path, f"its entry {name} is missing, or of another type or range")
+    if found := problem(about, DESCRIPTION):
+        raise damaged(path, f"of its description {found}")
     check_recipe(path, about["recipe"])
 
 
@@ -105,6 +88,6 @@ def check_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
         if name in CHOICES:
             check = one_of(*CHOICES[name])
         else:
-            check = truth if truth(FIELDS[name].default) else finite
+            check = truth if truth(FIELDS[name].default) else moderate
         if not check(value):
             raise damaged(path, f"its recipe has {name} = {value!r}")

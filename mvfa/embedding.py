@@ -27,7 +27,12 @@ PANEL_QUALITY = 60
 PANEL_WIDTH = 1_400  # pixels; a page shows panels at 1080 at most
 BAR_WIDTH = 256  # pixels of the colour bar
 FOLDER = "pictures"
-KINDS = ("image", "map", "mask", "panel")  # of a picture's files that are shown
+ENDINGS: Mapping[str, tuple[str, ...]] = {  # of a picture's files that are shown
+    "image": ("-image.png",),
+    "map": ("-map.png",),
+    "mask": ("-mask.png",),
+    "panel": (".png", ".jpg"),
+}
 LARGEST = 2**25  # bytes of a file
 WIDEST = 2**14  # pixels of a side; a panel is five images wide
 
@@ -39,7 +44,7 @@ def data_uri(content: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def problem_of(folder: Path, name: str) -> str:
+def problem_of(folder: Path, kind: str, name: str) -> str:
     """Return why a picture of a run in a folder cannot be shown, "" if it can.
 
     The run may be a stranger's: the file must lie in the run's folder of pictures, not behind a
@@ -47,6 +52,8 @@ def problem_of(folder: Path, name: str) -> str:
     """
     path = folder / name
     try:
+        if not (name.isprintable() and name.endswith(ENDINGS[kind])):
+            return f"{name!a} is no name of its {kind}"
         if path.resolve() != folder.resolve() / FOLDER / path.name:
             return f"{path} is not in the run's folder of pictures"
         if path.stat().st_size > LARGEST:
@@ -74,8 +81,8 @@ def drawn(folder: Path, metrics: Mapping[str, Any]) -> list[Entry]:
     """
     shown = []
     for entry in metrics.get("pictures") or []:
-        names = [entry[kind] for kind in KINDS if entry[kind]]
-        problem = next(filter(None, (problem_of(folder, name) for name in names)), "")
+        found = (problem_of(folder, kind, entry[kind]) for kind in ENDINGS if entry[kind])
+        problem = next(filter(None, found), "")
         if problem:
             tell(problem)
         else:

@@ -8,25 +8,22 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from CLIP.hashing import sha256
 from errors import UserError
-
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+from mvfa.run_schema import CURVE_NAMES, FORM, POINTS_FILE
+from mvfa.schema import Schema, mapping, problem
 
 METRICS = "metrics.json"
 CURVES = "curves.json"
 SCORES = "scores.csv"
 PAGE = "index.html"
 ERROR_LOG = "error.log"  # of a run that ended with a bug
-SCHEMA = Path(__file__).parent / "run_schema.json"
 LARGEST_JSON = 2**26  # bytes
 FILES = (METRICS, CURVES, SCORES, PAGE, ERROR_LOG)  # of a run's folder, beside its pictures
 NAMES: Mapping[str, Any] = {"encoding_errors": "surrogateescape"}  # file names may not be UTF-8
@@ -57,8 +54,11 @@ class ScoredImages:
     slices: tuple[int | None, ...]
 
 
-def load_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if the file does not exist. UserError if it holds something else."""
+def load_json(path: Path, schema: Schema = mapping) -> dict[str, Any] | None:
+    """Read a JSON object that follows a schema; None if the file does not exist.
+
+    Raises UserError if it holds something else.
+    """
     remedy = "remove it and run again"
     try:
         if not path.exists():
@@ -68,9 +68,9 @@ def load_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON; {remedy}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a run's {path.name}; {remedy}")
-    return content
+    if found := problem(content, schema):
+        raise UserError(f"{path} is not a run's {path.name} ({found}); {remedy}")
+    return dict(content)
 
 
 def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -88,26 +88,6 @@ def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def digest(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of JSON values, which does not depend on the order of names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def validator(name: str) -> "Draft202012Validator":
-    """Return what checks JSON values against a definition of run_schema.json."""
-    from jsonschema import Draft202012Validator  # slow to import
-
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"})
-
-
-def check_schema(path: Path, content: Mapping[str, Any], name: str) -> None:
-    """Raise UserError if JSON values do not have the form that pages and tables rely on."""
-    error = next(validator(name).iter_errors(content), None)
-    if error is not None:
-        place = ".".join(map(str, error.absolute_path)) or "its content"
-        raise UserError(
-            f"{path} is no {path.name} of a run ({place[:80]!a} is not as it should be); remove it "
-            "and run again"
-        )
 
 
 def check_seal(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -131,18 +111,16 @@ def load_metrics(folder: Path) -> dict[str, Any] | None:
     None if there is no metrics.json. UserError if a file is incomplete, was changed, or is of
     another kind.
     """
-    metrics = load_json(folder / METRICS)
+    metrics = load_json(folder / METRICS, FORM)
     if metrics is None:
         return None
-    check_schema(folder / METRICS, metrics, "run")
     check_seal(folder, metrics)
-    curves = load_json(folder / CURVES) or {}
-    check_schema(folder / CURVES, curves, "granularities")
+    curves = load_json(folder / CURVES, POINTS_FILE) or {}
     for granularity, branches in (metrics.get("details") or {}).items():
         for branch, measures in (branches or {}).items():
             points = (curves.get(granularity) or {}).get(branch)
             if measures and points:
-                measures.update(points)
+                measures.update({name: points[name] for name in CURVE_NAMES if name in points})
     return metrics
 
 

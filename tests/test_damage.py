@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import report.jobs
 import reproduce
@@ -13,8 +14,6 @@ import test_few
 from mvfa import checkpoint
 from mvfa.run_files import sealed
 from report.study import DONE, FAILED
-
-SECRET = "nobody may read this"
 
 
 def flags(root: Path, demo_root: Path, weights: Path, *more: object) -> list[str]:
@@ -146,12 +145,17 @@ def test_where_a_run_cannot_be_made_again_the_page_names_its_file(study, monkeyp
 
 @pytest.mark.parametrize(
     ("path", "seal"),
-    [("../../../../secret.png", True), ("pictures/../../secret.png", False)],
+    [
+        ("../../../../secret.png", True),
+        ("pictures/../../../../../secret-map.png", True),
+        ("pictures/../../../../../secret-map.png", False),
+    ],
 )
-def test_a_picture_elsewhere_is_never_shown(study, tmp_path, path, seal):
+def test_a_picture_elsewhere_is_never_shown(study, tmp_path, capsys, path, seal):
     """Whoever made the file could make its digest, too."""
     root, again = study
-    (tmp_path / "secret.png").write_text(SECRET)
+    for name in ("secret.png", "secret-map.png"):
+        Image.new("L", (60, 60), 77).save(tmp_path / name)
     metrics = only(root, "*/test_few*/metrics.json")
     content = json.loads(metrics.read_text())
     content["pictures"][0]["map"] = path
@@ -159,7 +163,8 @@ def test_a_picture_elsewhere_is_never_shown(study, tmp_path, path, seal):
         del content[key]
     metrics.write_text(json.dumps(sealed(content, metrics.parent) if seal else content))
     assert again().cells[0].state == DONE
-    assert json.loads(metrics.read_text())["pictures"][0]["map"].startswith("pictures/0")
+    assert (root / "report" / "index.html").read_text().count('<figure class="picture"') == 1
+    assert "note: a picture is left out: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])

@@ -29,7 +29,6 @@ SCRIPTS = [name for name in setup.SCRIPTS if (ROOT / f"{name}.py").is_file()]
 DATA = [  # a file of each kind that is no Python
     "CLIP/bpe_simple_vocab_16e6.txt.gz",
     "CLIP/model_configs/ViT-L-14-336.json",
-    "mvfa/run_schema.json",
     "prediction/templates/predictions.html.j2",
     "preparation/assets.csv",
 ]

@@ -5,16 +5,13 @@ a function of the path of an input. That raises UserError, or returns what the f
 files of this program that have a digest (`own`) something that compares.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import torch
 from hypothesis.strategies import SearchStrategy
 
 from CLIP.weights import create_model
@@ -30,6 +27,7 @@ from mvfa import checkpoint, own_files
 from mvfa.detector import Detector
 from mvfa.detector_file import read_description, read_tensors
 from mvfa.run_files import read_scores
+from mvfa.run_page import run_page
 from mvfa.state_file import read_state
 from mvfa.text_cache import read_entry
 from prediction.app_upload import Limits, collect
@@ -74,7 +72,7 @@ class Bench(NamedTuple):
 
 
 def images(folder: Path) -> Bench:
-    """Image files as the scripts read them."""
+    """Read image files as the scripts read them."""
 
     def read(path: Path) -> None:
         check_file(path)
@@ -84,7 +82,7 @@ def images(folder: Path) -> Bench:
 
 
 def masks(folder: Path) -> Bench:
-    """Masks, by both rules."""
+    """Read masks, by both rules."""
 
     def read(path: Path) -> None:
         for rule in (HALF, ANY):
@@ -95,7 +93,7 @@ def masks(folder: Path) -> Bench:
 
 
 def dicom(folder: Path) -> Bench:
-    """DICOM files, as images and as volumes."""
+    """Read DICOM files, as images and as volumes."""
 
     def read(path: Path) -> None:
         refused = None
@@ -112,7 +110,7 @@ def dicom(folder: Path) -> Bench:
 
 
 def nifti(folder: Path) -> Bench:
-    """NIfTI files as predict.py reads them."""
+    """Read NIfTI files as predict.py reads them."""
 
     def read(path: Path) -> None:
         load(Source(path.parent, (path.name,), VOLUME), PLAIN)
@@ -121,7 +119,7 @@ def nifti(folder: Path) -> Bench:
 
 
 def shot_lists(folder: Path) -> Bench:
-    """Shot lists, and the records of the images that they name."""
+    """Read shot lists, and the records of the images that they name."""
     info = object_info("Brain")
     place = folder / "Brain_AD" / "valid" / "good" / "img"
     seeds.empty_files(place, seeds.NAMES)
@@ -134,7 +132,7 @@ def shot_lists(folder: Path) -> Bench:
 
 
 def downloaded_lists(_: Path) -> Bench:
-    """Shot lists as they arrive from a server."""
+    """Read shot lists as they arrive from a server."""
 
     def read(path: Path) -> None:
         check_list(path, Item("shots", "https://host/4-shot.txt", "4-shot.txt", path))
@@ -143,12 +141,12 @@ def downloaded_lists(_: Path) -> Bench:
 
 
 def settings(_: Path) -> Bench:
-    """Files object.toml."""
+    """Read files object.toml."""
     return Bench(seeds.toml_files(), read_settings, structured.toml_files())
 
 
 def case_tables(_: Path) -> Bench:
-    """Files cases.csv."""
+    """Read files cases.csv."""
 
     def read(path: Path) -> None:
         top = path.parent
@@ -158,7 +156,7 @@ def case_tables(_: Path) -> Bench:
 
 
 def image_tables(folder: Path) -> Bench:
-    """CSV files that list images to be converted."""
+    """Read CSV files that list images to be converted."""
     seeds.empty_files(folder, seeds.NAMES)
 
     def read(path: Path) -> None:
@@ -170,7 +168,7 @@ def image_tables(folder: Path) -> Bench:
 
 
 def checkpoints(folder: Path) -> Bench:
-    """Checkpoints of this program, which have a digest."""
+    """Read checkpoints of this program, which have a digest."""
     model = seeds.model(folder)
 
     def read(path: Path) -> str:
@@ -182,7 +180,7 @@ def checkpoints(folder: Path) -> Bench:
 
 
 def authors_checkpoints(folder: Path) -> Bench:
-    """Checkpoints without a description, as the authors' are."""
+    """Read checkpoints without a description, as the authors' are."""
     model = seeds.model(folder)
 
     def read(path: Path) -> None:
@@ -192,7 +190,7 @@ def authors_checkpoints(folder: Path) -> Bench:
 
 
 def weights(folder: Path) -> Bench:
-    """Weights of CLIP in every format."""
+    """Read weights of CLIP in every format."""
     return Bench(
         seeds.weight_files(folder),
         lambda path: create_model(None, path, image_size=32),
@@ -201,7 +199,7 @@ def weights(folder: Path) -> Bench:
 
 
 def detectors(folder: Path) -> Bench:
-    """Detectors, with the network that they were made with."""
+    """Read detectors, with the network that they were made with."""
     clip = seeds.clip_file(folder)
 
     def read(path: Path) -> str:
@@ -214,14 +212,14 @@ def detectors(folder: Path) -> Bench:
 
 
 def states(folder: Path) -> Bench:
-    """States of trainings."""
+    """Read states of trainings."""
     return Bench(
         seeds.states(folder), lambda path: read_state(path).digest(), structured.safetensors()
     )
 
 
 def text_entries(_: Path) -> Bench:
-    """Entries of the cache of text features."""
+    """Read entries of the cache of text features."""
 
     def read(path: Path) -> str | None:
         found = read_entry(path, seeds.KEY, seeds.WIDTH)
@@ -231,7 +229,7 @@ def text_entries(_: Path) -> Bench:
 
 
 def results(folder: Path) -> Bench:
-    """Files metrics.json and curves.json of a run, as reproduce.py puts them into its page."""
+    """Read files metrics.json and curves.json of a run, as reproduce.py puts them into its page."""
     run = folder / "run"
     seeds.write_run(run)
     spec = TableSpec("table1", "Table 1", "caption", ("row",), ("Brain",), heat_maps=True)
@@ -242,14 +240,19 @@ def results(folder: Path) -> Bench:
         test = path.parent / "run"
         cell = load_cell("table1", "row", "Brain", seed=1, draw=0, test=test, training=test)
         study = Study("study", False, (spec,), (cell,))
-        with patch("report.page.plotly_script", str), patch("report.page.write_text"):
+        with (
+            patch("report.page.plotly_script", str),
+            patch("utils.flush"),  # to the disk
+            patch("mvfa.run_page.plotly_script", str),
+        ):
             write_report(study, path.parent / "report")
+            run_page(test)
 
     return Bench(seeds.run_files(run), read, structured.run_files(run))
 
 
 def scores(folder: Path) -> Bench:
-    """Files scores.csv of a run."""
+    """Read files scores.csv of a run."""
     run = folder / "run"
     seeds.write_run(run)
     return Bench(
@@ -260,7 +263,7 @@ def scores(folder: Path) -> Bench:
 
 
 def archives(_: Path) -> Bench:
-    """Archives that prepare_data.py unpacks."""
+    """Read archives that prepare_data.py unpacks."""
 
     def read(path: Path) -> None:
         with unpacked(path, path.parent / "data"):
@@ -270,7 +273,7 @@ def archives(_: Path) -> Bench:
 
 
 def uploads(_: Path) -> Bench:
-    """ZIP files that are dropped on the page of app.py."""
+    """Read ZIP files that are dropped on the page of app.py."""
 
     def read(path: Path) -> None:
         top = path.parent / "upload"
@@ -281,7 +284,7 @@ def uploads(_: Path) -> Bench:
 
 
 def ledgers(_: Path) -> Bench:
-    """The record of downloads."""
+    """Read the record of downloads."""
 
     def read(path: Path) -> None:
         ledger = Ledger(path.parent)
@@ -291,7 +294,7 @@ def ledgers(_: Path) -> Bench:
 
 
 def origins(_: Path) -> Bench:
-    """Notes beside a part of a download; None if they say nothing usable."""
+    """Read notes beside a part of a download, which may say nothing usable."""
 
     def read(path: Path) -> Any:
         target = path.parent / "file"
@@ -303,7 +306,7 @@ def origins(_: Path) -> Bench:
 
 
 def prediction_logs(_: Path) -> Bench:
-    """The log and the settings of a run of predict.py that goes on."""
+    """Read the log and the settings of a run of predict.py that goes on."""
 
     def read(path: Path) -> None:
         list(records(path.parent))
@@ -328,7 +331,7 @@ TARGETS = {
     "detector": Target(detectors, own=True, weight=8),
     "training state": Target(states, own=True, weight=6),
     "text-cache entry": Target(text_entries, own=True, weight=6),
-    "metrics and curves": Target(results, weight=3),
+    "metrics and curves": Target(results, weight=2),
     "scores.csv": Target(scores),
     "archive": Target(archives, weight=6),
     "upload": Target(uploads),

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -82,7 +83,7 @@ class Watch:
         elif event in CHANGES:
             path = arguments[1] if event in ("os.link", "os.symlink") else arguments[0]
             if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # within an open folder
-                path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), path)
+                path = Path(f"/proc/self/fd/{arguments[1]}").readlink() / path
         else:
             return
         if isinstance(path, (str, bytes, os.PathLike)):
@@ -193,13 +194,13 @@ class Fuzz:
                 with alarm():
                     verdict = self.outcome(path, structured=structured)
             except HungError:
-                verdict = Verdict("fault", f"more than {SECONDS} s")
+                verdict = Verdict("fault")
             finally:
                 WATCH.top = ""
             seconds = time.perf_counter() - started
             others = [p.name for p in self.folder.joinpath("cage").iterdir() if p != path.parent]
         if seconds > SECONDS:
-            return Verdict("fault", f"{seconds:.1f} s")
+            return Verdict("fault", f"more than {SECONDS} s")
         if (more := peak() - before) > MEMORY:
             return Verdict("fault", f"{more / 1e9:.1f} GB more memory")
         if WATCH.seen or others:
@@ -326,9 +327,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--faulty", type=Path, default=Path("fuzz-faults"))
     flags = parser.parse_args(argv)
     sys.dont_write_bytecode = True
-    faults = run_all(
-        flags.inputs, flags.seed, flags.faulty, flags.only, lambda t: print(t, flush=True)
-    )
+    say = partial(print, flush=True)
+    faults = run_all(flags.inputs, flags.seed, flags.faulty, flags.only, say)
     if faults:
         print(f"{faults} faults, in {flags.faulty}")
     return 1 if faults else 0

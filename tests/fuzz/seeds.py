@@ -346,6 +346,15 @@ def write_run(folder: Path) -> None:
     metrics["options"] |= {"obj": "Brain", "script": "test_few", "shot": 4, "iterate": 0, "seed": 1}
     metrics["weights"] = {"file": "clip.pt", "sha256": KEY}
     metrics["versions"] = {"mvfa": "1", "torch": "2"}
+    metrics["training"] = {"select": "last", "epoch": 50, "learning_rate": 1e-3, "seed": 1}
+    metrics["test_images"] = {"normal": 2, "abnormal": 1, "cases": None}
+    metrics["disjoint_cases"] = {"image_auroc": 0.8, "images": 2, "left_out": 1, "cases": 1}
+    rates = [{"rate": 0.05, "share": 0.1, "low": 0.0, "high": 0.3}]
+    reliability = {"normals": 30, "false_positive_rates": rates, "probability": None}
+    metrics["calibrated"] = {"image_auroc": 0.7, "images": 40, "reliability": reliability}
+    both = metrics["details"]["image"]["both"]
+    both["interval_by_case"] = {"auroc": [0.5, 0.9], "cases": 3}
+    both["within_case"] = {"auroc": 0.6, "used": 2, "left_out": 1}
     curves: dict[str, dict[str, dict[str, object]]] = {}
     for granularity, branches in metrics["details"].items():
         for branch, measures in branches.items():

@@ -27,22 +27,9 @@ from tests.fuzz.seeds import File
 
 Files = SearchStrategy[File]
 
-TEXTS = st.one_of(
-    st.text(max_size=12),
-    st.sampled_from(
-        [
-            "",
-            " ",
-            "\0",
-            "\n",
-            "\ud800",
-            "<script>alert(1)</script>",
-            "../../../etc/passwd",
-            "a" * 5000,
-        ]
-        + ["/etc/passwd", "nan", "-1", "1e999", "9" * 5000, "\u202e", "\x1b[2J", "C:\\x", "both"]
-    ),
-)
+ODD_TEXTS = ("", " ", "\0", "\n", "\ud800", "nan", "-1", "1e999", "\u202e", "\x1b[2J", "both")
+LONG_TEXTS = ("<script>alert(1)</script>", "../../../etc/passwd", "C:\\x", "a" * 5000, "9" * 5000)
+TEXTS = st.text(max_size=12) | st.sampled_from([*ODD_TEXTS, *LONG_TEXTS])
 NUMBERS = st.one_of(
     st.integers(-3, 300),
     st.sampled_from([2**31, 2**63, 2**64, -(2**63), 10**400, -(10**30)]),
@@ -92,9 +79,20 @@ def altered(draw: st.DrawFn, document: Any) -> Any:
             del owner[last]
         elif kind == 1 and isinstance(owner, dict):
             owner[draw(TEXTS)] = draw(VALUES)
+        elif kind < 4:
+            owner[last] = draw(like(owner[last]))
         else:
             owner[last] = draw(VALUES)
     return result
+
+
+def like(value: Any) -> SearchStrategy[Any]:
+    """Return values of the type of one."""
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int | float):
+        return NUMBERS
+    return TEXTS if isinstance(value, str) else VALUES
 
 
 def json_files(name: str, document: Any) -> Files:
@@ -105,7 +103,7 @@ def json_files(name: str, document: Any) -> Files:
 
 def run_files(folder: Path) -> Files:
     """Return files metrics.json and curves.json of a run."""
-    names = ("metrics.json", "curves.json")
+    names = ("metrics.json", "metrics.json", "metrics.json", "curves.json")
     return st.one_of(*(json_files(n, json.loads((folder / n).read_text())) for n in names))
 
 
@@ -132,13 +130,11 @@ def prediction_logs() -> Files:
 # ---------------------------------------------------------------------- text
 
 
-def lines_of(
-    name: str, *parts: SearchStrategy[str], encodings: Sequence[str] = ("utf-8",)
-) -> Files:
+def lines_of(name: str, *parts: SearchStrategy[str]) -> Files:
     """Return text files whose lines are made of parts."""
     line = st.lists(st.one_of(*parts, TEXTS), max_size=6).map("".join)
     text = st.lists(line, max_size=6).map("\n".join)
-    coded = st.sampled_from([*encodings, "utf-16", "utf-8-sig", "latin-1"])
+    coded = st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-16", "utf-8-sig", "latin-1"])
     return st.builds(lambda t, e: File(name, t.encode(e, "ignore")), text, coded)
 
 
@@ -183,9 +179,7 @@ def scores() -> Files:
 # ---------------------------------------------------------------------- tensors
 
 
-SIZES = st.one_of(
-    st.integers(-2, 5), st.sampled_from([2**31, 2**40, 2**62, 2**64, 10**30, 0.5, "1"])
-)
+SIZES = st.integers(-2, 5) | st.sampled_from([2**31, 2**40, 2**62, 2**64, 10**30, 0.5, "1"])
 ENTRIES = st.one_of(
     VALUES,
     st.fixed_dictionaries(
@@ -331,24 +325,9 @@ def nifti_files(draw: st.DrawFn) -> File:
 # ---------------------------------------------------------------------- archives
 
 
-PLACES = st.one_of(
-    st.sampled_from(
-        [
-            "Brain_AD/a.png",
-            "../a.png",
-            "/tmp/a.png",
-            "a/../../b",
-            ".",
-            "..",
-            "",
-            "a/",
-            "C:\\a",
-            "a\0b",
-        ]
-        + ["Brain_AD", "a" * 300, "x/" * 200 + "y", "\udcff", "\x1b[2J", "<script>.png", "con"]
-    ),
-    st.text(min_size=1, max_size=8),
-)
+LEADING_OUT = ("../a.png", "/tmp/a.png", "a/../../b", ".", "..", "", "a/", "C:\\a", "a\0b")
+OTHER_PLACES = ("Brain_AD/a.png", "Brain_AD", "a" * 300, "x/" * 200 + "y", "\udcff", "\x1b[2J")
+PLACES = st.sampled_from([*LEADING_OUT, *OTHER_PLACES]) | st.text(min_size=1, max_size=8)
 KINDS = (
     tarfile.REGTYPE,
     tarfile.DIRTYPE,
@@ -359,6 +338,9 @@ KINDS = (
     tarfile.GNUTYPE_SPARSE,
     b"Z",
 )
+
+
+MODES = (0, stat.S_IFREG, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO)
 
 
 @st.composite
