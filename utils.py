@@ -33,6 +33,7 @@ SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))
 
 _part_numbers = count()
 _own_parts: set[str] = set()  # names of those that this process is writing
+_swept: set[Path] = set()  # folders that it has written to
 
 
 def set_seed(seed: int) -> torch.Generator:
@@ -133,9 +134,12 @@ def flush(path: Path) -> None:
 def part_of(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is still there at the end is removed.
 
-    Missing parent folders are made. A part that a killed process leaves is removed by `sweep`.
+    Missing parent folders are made. Parts that killed processes left there are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent not in _swept:
+        _swept.add(target.parent)
+        sweep(target.parent)
     part = part_path(target)
     _own_parts.add(part.name)
     try:

@@ -102,8 +102,11 @@ class Calibration:
         Raises KeyError, TypeError or ValueError for values that `as_dict` cannot have made.
         """
         ranges = plain["lo_hi"]
+        source = str(plain["source"])
+        if source not in SOURCES:
+            raise ValueError(f"images of an unknown source {source!r}")
         return cls(
-            source=str(plain["source"]),
+            source=source,
             names_sha256=str(plain["names_sha256"]),
             text=pair(ranges["text"]),
             memory=None if ranges["memory"] is None else pair(ranges["memory"]),

@@ -29,7 +29,8 @@ from errors import UserError
 from mvfa import scoring
 from mvfa.calibration import Calibration, Threshold, default_rule, p_value, rank, threshold
 from mvfa.checkpoint import adapter_state
-from mvfa.detector_file import damaged, read_description, read_tensors, write_detector
+from mvfa.detector_description import damaged
+from mvfa.detector_file import read_description, read_tensors, write_detector
 from mvfa.detector_result import Array, Range, Raw, Result, array_pixels
 from mvfa.detector_settings import (
     Settings,

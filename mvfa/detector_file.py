@@ -17,13 +17,12 @@ from CLIP.hashing import mapped, once
 from CLIP.stored import Record
 from CLIP.tensor_index import scan
 from errors import UserError
-from mvfa.recipe import CHOICES, FIELDS
+from mvfa.detector_description import FORMAT, check_description, damaged
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".detector"
-FORMAT = 1
 KEY = "mvfa_detector"  # of the description in the header's metadata
 DIGEST = "mvfa_detector_sha256"  # of the description's SHA-256 there; older files have none
 LARGEST_HEADER = 2**24  # bytes
@@ -36,31 +35,6 @@ UNREADABLE = (  # what reading a file of another kind raises
     struct.error,
     RecursionError,
 )
-TYPES: dict[str, tuple[type, ...]] = {  # of the description's entries
-    "format": (int,),
-    "object": (str,),
-    "noun": (str,),
-    "masks": (bool,),
-    "setting": (str,),
-    "shot": (int,),
-    "features_list": (list,),
-    "embed_dim": (int,),
-    "recipe": (dict,),
-    "img_size": (int,),
-    "precision": (str,),
-    "model_name": (str, type(None)),
-    "weights": (dict,),
-    "prepare": (str,),
-    "intensity": (str,),
-    "calibration": (dict,),
-    "map_ranges": (dict,),
-    "tensors_sha256": (str,),
-}
-
-
-def damaged(path: Path, reason: str) -> UserError:
-    """Return the error for a file that cannot be a detector of this program."""
-    return UserError(f"{path} is not a detector ({reason}); make one with calibrate.py")
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -89,29 +63,6 @@ def read_description(path: Path) -> dict[str, Any]:
         raise damaged(path, "its description is not that it was written with")
     check_description(path, about)
     return about
-
-
-def check_description(path: Path, about: Any) -> None:
-    """Raise UserError unless a description has every entry, each of its type and range."""
-    if not isinstance(about, dict):
-        raise damaged(path, "its description is not a dictionary")
-    if about.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is a detector of format {about.get('format')!r}, this program reads format "
-            f"{FORMAT}; make it again with calibrate.py"
-        )
-    for name, types in TYPES.items():
-        if name not in about or not isinstance(about[name], types):
-            raise damaged(path, f"its entry {name} is missing or of another type")
-    recipe = about["recipe"]
-    if set(recipe) != set(FIELDS):
-        different = sorted(set(recipe) ^ set(FIELDS))
-        raise damaged(path, f"its recipe does not have this program's fields: {different[0]}")
-    for name, choices in CHOICES.items():
-        if recipe[name] not in choices:
-            raise damaged(path, f"its recipe has {name} = {recipe[name]!r}")
-    if not isinstance(about["weights"].get("sha256"), str):
-        raise damaged(path, "it does not name its backbone")
 
 
 def text_hash(text: str) -> str:

@@ -20,7 +20,7 @@ from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.calibration import Calibration, Threshold, default_rule, pair, threshold
 from mvfa.checkpoint import Adapters, adapter_state
-from mvfa.detector_file import damaged
+from mvfa.detector_description import damaged
 from mvfa.detector_result import Range
 from mvfa.forms import adapter_form
 from mvfa.recipe import Recipe

@@ -10,6 +10,8 @@ from typing import Any
 
 from dataset.catalog import ANY, HALF, PAPER_ORDER
 from mvfa.recipe import RECIPES, SCORING_FIELDS
+from mvfa.run_schema import TRAINING
+from mvfa.schema import Entries, mapping, problem
 
 SELECTED = {  # by the rule that chose the checkpoint
     "test": "the one with the best results on the test set itself, an oracle",
@@ -17,6 +19,7 @@ SELECTED = {  # by the rule that chose the checkpoint
     "last": "the last one",
 }
 GREYS = {HALF: "grey values above half of the range", ANY: "all grey values above 0"}
+ABOUT = Entries({"options": Entries({"recipe": mapping}), "train_objects": mapping})
 DIGEST = 12  # digits of a hash that are shown
 
 
@@ -26,14 +29,15 @@ def training_of(adapters: Path) -> dict[str, Any]:
 
     about = load(adapters).about
     options = about.get("options")
-    if not isinstance(options, dict):
+    if problem(about, ABOUT) or not options:
         return {}
     names = ("epoch", "batch_size", "learning_rate", "seed")
-    return {
+    found = {
         "select": (options.get("recipe") or {}).get("select"),
         **{name: options.get(name) for name in names},
         "train_objects": list(about.get("train_objects") or ()) or None,
     }
+    return {} if problem(found, TRAINING) else found
 
 
 def protocol_text(metrics: Mapping[str, Any]) -> str:
@@ -63,12 +67,12 @@ def setting_sentence(
     options: Mapping[str, Any], training: Mapping[str, Any], *, masks: bool
 ) -> str:
     """Say what images the adapters were trained on, and which fill the memory bank."""
-    name = options["obj"]
+    name = options.get("obj", "an unknown object")
     shot = options.get("shot")
     zero = (
         f"were trained on labelled test images{of_objects(name, training)}, and on none of {name}"
     )
-    if options["script"] == "test_zero":
+    if options.get("script") == "test_zero":
         return f"Zero-shot anomaly detection on {name}: the adapters {zero}."
     shots = f"{shot} normal {'image' if shot == 1 else 'images'}"
     drawn = f"of its valid/ ({draw_words(options)})"
@@ -104,12 +108,13 @@ def of_objects(name: str, training: Mapping[str, Any]) -> str:
 def training_sentence(training: Mapping[str, Any]) -> str:
     """Say how long the adapters were trained, and how the checkpoint was chosen."""
     selected = SELECTED.get(str(training.get("select")))
-    if selected is None:
+    rate = training.get("learning_rate")
+    if selected is None or rate is None:
         return "How the checkpoint was chosen is not recorded; the authors chose by the test set."
     epochs = training.get("epoch")
     settings = (
-        f"batches of {training.get('batch_size')}, learning rate "
-        f"{training.get('learning_rate'):g}, seed {training.get('seed')}"
+        f"batches of {training.get('batch_size')}, learning rate {rate:g}, "
+        f"seed {training.get('seed')}"
     )
     return f"Of {epochs} epochs ({settings}) the checkpoint is {selected}."
 

@@ -23,7 +23,7 @@ from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of
 from mvfa.resume import Progress
-from mvfa.run_files import CURVES, FILES, METRICS, SCORES
+from mvfa.run_files import CURVES, FILES, METRICS, SCORES, sealed
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -90,12 +90,16 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
 
 
 def image_counts(test_set: ImageSet) -> dict[str, int | None]:
-    """Return the normal and abnormal images of a test set, and its cases, None if none is known."""
+    """Return the normal and abnormal images of a test set, what was published, and its cases.
+
+    None where no number is known: of the published images, and of cases.
+    """
     abnormal = int(test_set.labels.sum())
     cases = {place.case for place in test_set.places if place.case is not None}
     return {
         "normal": len(test_set) - abnormal,
         "abnormal": abnormal,
+        "published": test_set.records[0].object.test_images or None,
         "cases": len(cases) or None,
     }
 
@@ -139,10 +143,9 @@ def write_results(
     if not training:
         content["protocol"] = protocol_text(content)
     write_scores(out, options, test_set, evaluation)
-    write_json(out / METRICS, content, indent=2)  # last: its presence says the run is whole
-    written = [out / METRICS, out / SCORES]
-    if (out / CURVES).exists():
-        written.append(out / CURVES)
+    # last: its presence says the run is whole
+    write_json(out / METRICS, sealed(content, out), indent=2)
+    written = [out / name for name in (METRICS, SCORES, CURVES) if (out / name).exists()]
     if more.get("pictures"):
         written.append(out / "pictures")
     if options.page:

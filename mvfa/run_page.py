@@ -9,7 +9,7 @@ from typing import Any
 
 from errors import UserError
 from mvfa.curve_plots import GRANULARITIES, curve_plots
-from mvfa.embedding import embedded
+from mvfa.embedding import drawn, embedded
 from mvfa.error_cases import error_cases
 from mvfa.pages import NONE, flat, make_environment, plotly_script, script_json
 from mvfa.protocol import protocol_text
@@ -106,9 +106,8 @@ def settings_of(metrics: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
 
 def run_gallery(folder: Path, metrics: Mapping[str, Any], label: str) -> list[dict[str, Any]]:
     """Return a run's pictures with their threshold; empty if it has drawn none."""
-    entries = metrics.get("pictures") or []
     threshold = metrics.get("threshold")
-    pictures = [embedded(folder, entry) for entry in entries]
+    pictures = [embedded(folder, entry) for entry in drawn(folder, metrics)]
     shown = {
         "label": label,
         "threshold": MIDDLE if threshold is None else threshold,

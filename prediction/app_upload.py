@@ -179,6 +179,8 @@ def plain_entries(
         raise UserError(f"{name} holds {len(entries)} files; at most {MOST_ENTRIES} are unpacked")
     for entry in entries:
         place = PurePosixPath(entry.filename.replace("\\", "/"))
+        if not place.name:
+            raise UserError(f"{name} holds a file without a name; zip it again")
         if entry.is_dir() or any(part.startswith(".") and part != ".." for part in place.parts):
             continue
         if "__MACOSX" in place.parts:

@@ -55,7 +55,7 @@ def records(out: Path) -> Iterator[Record]:
     """
     seen = set()
     for path in log_files(out):
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for line in file:
                 record = parsed(line)
                 if record is not None and record["name"] not in seen:
@@ -63,11 +63,11 @@ def records(out: Path) -> Iterator[Record]:
                     yield record
 
 
-def parsed(line: str) -> Record | None:
+def parsed(line: bytes) -> Record | None:
     """Return the record of a line; None if the line was cut or is not one."""
-    if not line.endswith("\n"):
+    if not line.endswith(b"\n"):
         return None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         record = json.loads(line)
         if isinstance(record, dict) and isinstance(record.get("name"), str):
             return record
@@ -84,12 +84,12 @@ def drop_failures(path: Path) -> None:
     if not path.is_file():
         return
     kept = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
             record = parsed(line)
             if record is not None and "error" not in record:
                 kept.append(line)
-    write_whole(path, lambda part: part.write_text("".join(kept), encoding="utf-8"))
+    write_whole(path, lambda part: part.write_bytes(b"".join(kept)))
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> bool:
@@ -101,7 +101,7 @@ def begin(out: Path, settings: Mapping[str, Any]) -> bool:
     if path.is_file():
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             earlier = None
         if earlier != dict(settings):
             different = different_keys(earlier, settings)

@@ -55,7 +55,8 @@ def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     """Yield the entries of a zip archive in its order."""
     for info in archive.infolist():
         unix = info.external_attr >> 28  # the type of a Unix file, 0 where none is recorded
-        kind = "folder" if info.is_dir() else "file" if unix in (0, 8) else "link or device"
+        folder = info.filename.endswith("/")
+        kind = "folder" if folder else "file" if unix in (0, 8) else "link or device"
         yield Member(info.filename, info.file_size, kind, partial(archive.open, info))
 
 
@@ -79,12 +80,17 @@ def members(path: Path) -> Iterator[Iterator[Member]]:
 def safe_parts(name: str, path: Path) -> tuple[str, ...]:
     """Return the folders and the file name of an entry.
 
-    Raises UserError for a name that leads elsewhere: absolute, with "..", a drive, a backslash or
-    a control character.
+    Raises UserError for a name that leads elsewhere: empty, absolute, with "..", a drive, a
+    backslash or a control character.
     """
     plain = PurePosixPath(name)
     parts = plain.parts
-    odd = plain.is_absolute() or ".." in parts or any(set(part) & set("\\:") for part in parts)
+    odd = (
+        not name
+        or plain.is_absolute()
+        or ".." in parts
+        or any(set(part) & set("\\:") for part in parts)
+    )
     if odd or not name.isprintable():
         raise UserError(f"{path} holds {name[:100]!r}, which would be written elsewhere; refused")
     return parts

@@ -38,6 +38,14 @@ class Entry:
     files: dict[str, str] = field(default_factory=dict)
 
 
+def checked(entry: Entry) -> Entry:
+    """Return an entry. Raises TypeError if a value is not of its type."""
+    texts = [entry.url, entry.sha256, entry.date, *entry.files, *entry.files.values()]
+    if type(entry.size) is not int or not all(isinstance(text, str) for text in texts):
+        raise TypeError("an entry has a value of another type")
+    return entry
+
+
 class Ledger:
     """The entries of a record by name, written at every change."""
 
@@ -48,8 +56,8 @@ class Ledger:
         if self.path.exists():
             try:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
-                self.entries = {name: Entry(**entry) for name, entry in content.items()}
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+                self.entries = {name: checked(Entry(**entry)) for name, entry in content.items()}
+            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
                     f"{self.path} cannot be read as a record of downloads ({error}); fix it, or "
                     "remove it if no earlier download matters"

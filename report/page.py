@@ -142,7 +142,7 @@ def render(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[str,
     choices, plots = curves(study)
     shot_curves = {name: plot for part in parts for name, plot in part["plots"].items()}
     environment = make_environment([TEMPLATES])
-    environment.filters["file_uri"] = lambda text, mime: data_uri(text.encode(), mime)
+    environment.filters["file_uri"] = lambda text, mime: data_uri(encoded(text), mime)
     compacts = {part["spec"].name: part["compact"] for part in parts}
     return environment.get_template("page.html.j2").render(
         study=study,
@@ -188,9 +188,14 @@ def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[st
     return "\n".join(lines)
 
 
+def encoded(text: str) -> bytes:
+    """Return text as UTF-8; what that has no bytes for, as in names of files, becomes escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all, with the same bytes on every system."""
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))
+    write_whole(path, lambda partial: partial.write_bytes(encoded(text)))
 
 
 def write_report(study: Study, folder: Path) -> Path:

@@ -199,7 +199,7 @@ def own_protocol(cell: Cell) -> Protocol:
     shot = int(options.get("shot") or 0)
     return replace(
         mvfa_protocol(shot),
-        pixels=int(options.get("img_size", PIXELS)),
+        pixels=int(options.get("img_size") or PIXELS),
         mask_rule=str(cell.metrics.get("mask_rule", MASK_RULE)),
     )
 

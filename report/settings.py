@@ -104,7 +104,7 @@ def study_settings(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
         alike = [(c.row, training_settings(c)) for c in runs if training_kind(c) == kind]
         if alike:
             sections[title] = merged(alike)
-    versions = [(c.row, c.metrics["versions"]) for c in runs if "versions" in c.metrics]
+    versions = [(c.row, c.metrics["versions"]) for c in runs if c.metrics.get("versions")]
     weights = [
         (
             c.row,
@@ -114,7 +114,7 @@ def study_settings(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
             },
         )
         for c in runs
-        if "weights" in c.metrics
+        if c.metrics.get("weights")
     ]
     if versions:
         sections["Versions"] = merged(versions)

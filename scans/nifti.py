@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.extras import need
+from dataset.layout import refuse_special
 from dataset.wording import one_line
 from errors import UserError
 from scans.volume import MOST_VALUES, NIFTI, Volume, finite_values, ras
@@ -44,11 +45,14 @@ SCANNER = 1  # code of coordinates of the scanner
 MOST_NIFTI1 = 32767  # indices along an axis
 DESCRIPTION = b"MVFA anomaly map, research only"
 COMPRESSION = 6
+COMPRESSED = (".gz", ".mgz")
+MOST_INFLATED = 1032  # bytes that one byte of gzip can stand for
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn errors of reading a volume into UserError, and keep its warnings back."""
+    refuse_special(path)
     logger = need("nibabel.imageglobals", EXTRA).logger
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)  # it prints what it corrects in a header
@@ -99,11 +103,32 @@ def pick(path: Path, shape: tuple[int, ...], index: int | None) -> tuple[Any, ..
     return (..., index) if len(shape) == 4 else (...,)
 
 
+def refuse_cut_off(path: Path, image: Any) -> None:
+    """Raise UserError if the file of the voxels cannot hold as many bytes as its header states.
+
+    nibabel takes memory for them before it reads any.
+    """
+    stored = image.dataobj
+    if not isinstance(stored, need("nibabel.arrayproxy", EXTRA).ArrayProxy):
+        return  # of MINC, which is read as it is asked for, and PAR/REC
+    with readable(path):
+        file = Path(stored.file_like)
+        size = file.stat().st_size
+        most = size * MOST_INFLATED if file.suffix in COMPRESSED else size
+        needed = stored.offset + math.prod(map(int, stored.shape)) * stored.dtype.itemsize
+    if needed > most:
+        raise UserError(
+            f"{path} is cut off, or its header is wrong: it states {needed} bytes, {file.name} has "
+            f"{size}; copy it again or leave it out"
+        )
+
+
 def read_values(path: Path, image: Any, index: int | None) -> npt.NDArray[np.float32]:
     """Read the values of a volume, scaled as its header says: [I, J, K] float32. UserError."""
     with readable(path):
         stored = image.get_data_dtype()
         shape = tuple(int(size) for size in image.shape)
+    refuse_cut_off(path, image)
     if stored.kind not in "iuf":
         what = "colours (RGB)" if stored.names else str(stored)
         raise UserError(
