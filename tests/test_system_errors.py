@@ -17,8 +17,8 @@ import test_few
 import train_few
 from mvfa.checkpoint import load
 from mvfa.system_errors import describe
-from tests.faults import ended, largest_file, small_disk
 from tests.script_runs import Runs, start
+from tests.troubles import ended, largest_file, small_disk
 
 TORCH_MESSAGES = {
     "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: "

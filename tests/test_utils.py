@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 from errors import UserError
 from tests.conftest import TOLERANCE
-from tests.faults import largest_file
 from tests.script_runs import ROOT
 from tests.test_structure import sources
+from tests.troubles import largest_file
 from utils import (
     FOREIGN_PART_SECONDS,
     machine,
