@@ -17,7 +17,7 @@ from PIL import Image
 from errors import UserError
 from mvfa.panels import Pixels, colours, outline, overlay
 
-MIME_TYPES = {".png": "image/png", ".webp": "image/webp"}
+MIME_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 QUALITY = 75  # of WebP images; a 240 px image takes about 5 kB
 PANEL_QUALITY = 60
 PANEL_WIDTH = 1_400  # pixels; a page shows panels at 1080 at most
@@ -44,7 +44,7 @@ def inside(folder: Path, name: str) -> Path:
     path = folder / name
     plain = name.isprintable() and path.suffix in MIME_TYPES
     if not plain or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        allowed = "allowed are PNG and WebP files below that folder"
+        allowed = "allowed are PNG, JPEG and WebP files below that folder"
         raise UserError(f"{folder} names {name!r} as a picture; {allowed}; run the test again")
     return path
 
