@@ -24,6 +24,7 @@ from dataset.pixels import check_file, pixels_to_rgb, read_rgb
 from dataset.shots import find, read_list
 from errors import UserError
 from mvfa import checkpoint, own_files
+from mvfa.calibration import shift_warning
 from mvfa.detector import Detector
 from mvfa.detector_file import read_description, read_tensors
 from mvfa.run_files import read_scores
@@ -32,8 +33,9 @@ from mvfa.state_file import read_state
 from mvfa.text_cache import read_entry
 from prediction.app_upload import Limits, collect
 from prediction.discovery import VOLUME, Source
+from prediction.page import summarise, write_page
 from prediction.reading import Reading, load
-from prediction.records import begin, records
+from prediction.records import begin, records, write_table
 from preparation.archive import unpacked
 from preparation.assets import Item
 from preparation.convert_tables import read_csv
@@ -309,8 +311,13 @@ def prediction_logs(_: Path) -> Bench:
     """Read the log and the settings of a run of predict.py that goes on."""
 
     def read(path: Path) -> None:
-        list(records(path.parent))
-        begin(path.parent, seeds.RUN)
+        out = path.parent
+        summary = summarise(records(out))
+        shift_warning(list(summary.p_values.values()))
+        with patch("utils.flush"):  # to the disk
+            write_table(out)
+            write_page(out, summary, title="scores", facts={}, remarks=[])
+        begin(out, seeds.RUN)
 
     return Bench(seeds.prediction_logs(), read, structured.prediction_logs())
 

@@ -226,7 +226,11 @@ def origins() -> list[File]:
 
 def prediction_logs() -> list[File]:
     """Return the settings and the log of a run of predict.py."""
-    row = {"name": "a.png", "rows": [{"file": "a.png", "score": 0.5}], "images": 1}
+    columns = {"score": 0.5, "p_value": 0.2, "normals_below": 3, "normals": 4, "label": "normal"}
+    columns |= {"threshold": 0.6, "display": 0.1, "boxes": [[1, 2, 3, 4]]}
+    whole = columns | {"slice": "", "p_value": "", "normals_below": "", "normals": ""}
+    rows = [columns | {"slice": 3}, columns | {"slice": 4}, whole]
+    row = {"name": "a.nii", "rows": rows, "wide": True, "notes": ["oblique"]}
     failed = {"name": "b.png", "error": "b.png is not a readable image"}
     lines = json.dumps(row) + "\n" + json.dumps(failed) + "\n"
     return [*texts("run.json", json.dumps(RUN)), *texts("rows.jsonl", lines)]
