@@ -27,7 +27,7 @@ from mvfa import checkpoint, own_files
 from mvfa.calibration import shift_warning
 from mvfa.detector import Detector
 from mvfa.detector_file import read_description, read_tensors
-from mvfa.run_files import read_scores
+from mvfa.run_files import digest, load_metrics, read_scores
 from mvfa.run_page import run_page
 from mvfa.state_file import read_state
 from mvfa.text_cache import read_entry
@@ -253,6 +253,20 @@ def results(folder: Path) -> Bench:
     return Bench(seeds.run_files(run), read, structured.run_files(run))
 
 
+def sealed_results(folder: Path) -> Bench:
+    """Read the files of a run that have a digest."""
+    run = folder / "run"
+    seeds.write_run(run, seal=True)
+
+    def read(path: Path) -> str:
+        test = path.parent / "run"
+        shutil.copytree(run, test, ignore=shutil.ignore_patterns("pictures"))
+        path.replace(test / path.name)
+        return digest({"metrics": load_metrics(test), "scores": repr(read_scores(test))})
+
+    return Bench(seeds.run_files(run), read)
+
+
 def scores(folder: Path) -> Bench:
     """Read files scores.csv of a run."""
     run = folder / "run"
@@ -338,6 +352,7 @@ TARGETS = {
     "detector": Target(detectors, own=True, weight=8),
     "training state": Target(states, own=True, weight=6),
     "text-cache entry": Target(text_entries, own=True, weight=6),
+    "results of a run": Target(sealed_results, own=True),
     "metrics and curves": Target(results, weight=2),
     "scores.csv": Target(scores),
     "archive": Target(archives, weight=6),
