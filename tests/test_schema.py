@@ -7,7 +7,7 @@ from PIL import Image
 
 from errors import UserError
 from mvfa import Detector
-from mvfa.embedding import embedded
+from mvfa.embedding import drawn
 from mvfa.run_files import load_metrics
 from mvfa.schema import Each, Entries, Many, between, finite, number, one_of, problem, text, whole
 from report.study import load_cell
@@ -140,24 +140,27 @@ def test_curves_replace_no_metric(tmp_path):
 # ---------------------------------------------------------------------- pictures
 
 
-PICTURE = {"file": "a.png", "label": 1, "score": 0.5, "rank": "worst", "mask": None}
-
-
 def entry(name: str) -> dict:
-    """Return a picture all of whose files have one name."""
-    return PICTURE | dict.fromkeys(("panel", "image", "map"), name)
+    """Return a picture whose map has a name."""
+    entry = {"file": "a.png", "label": 1, "score": 0.5, "rank": "worst", "mask": None}
+    names = {"panel": "pictures/00001.jpg", "image": "pictures/00001-image.png"}
+    return entry | names | {"map": name}
 
 
-def test_pictures_lie_in_the_run_s_folder(tmp_path):
+def test_pictures_lie_in_the_run_s_folder(tmp_path, capsys):
     run = tmp_path / "run"
-    run.mkdir()
-    for folder in (run, tmp_path):
-        Image.new("RGB", (4, 4)).save(folder / "a.png")
-    (run / "link.png").symlink_to(tmp_path / "a.png")
-    (run / "passwd").write_text("secret")
-    assert embedded(run, entry("a.png"))["map_uri"].startswith("data:image/png;base64,")
-    outside = ("../a.png", str(tmp_path / "a.png"), "link.png", "passwd", "../../../etc/passwd")
-    for name in (*outside, "a\0.png", ""):
-        with pytest.raises(UserError, match="as a picture; allowed are") as caught:
-            embedded(run, entry(name))
-        assert "secret" not in str(caught.value)
+    pictures = run / "pictures"
+    pictures.mkdir(parents=True)
+    picture = Image.new("RGB", (4, 4))
+    inside = [pictures / f"00001{end}" for end in (".jpg", "-image.png", "-map.png")]
+    for path in (*inside, run / "1-map.png", tmp_path / "2-map.png"):
+        picture.save(path)
+    (pictures / "3-map.png").symlink_to(tmp_path / "2-map.png")
+    (pictures / "4-map.png").write_text("secret")
+    shown = entry("pictures/00001-map.png")
+    outside = ["1-map.png", "pictures/../1-map.png", "../2-map.png", str(tmp_path / "2-map.png")]
+    inside_only = ["pictures/3-map.png", "pictures/4-map.png", "pictures/5-map.png"]
+    odd = ["", "pictures/a\0-map.png", "pictures/00001.jpg", "pictures", "../../etc/passwd"]
+    entries = [entry(name) for name in (*outside, *inside_only, *odd)]
+    assert drawn(run, {"pictures": [shown, *entries]}) == [shown]
+    assert len(capsys.readouterr().err.splitlines()) == len(entries)
