@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test parity fuzz bench lint types clean
+.PHONY: demo test parity faults fuzz bench lint types clean
 
 demo: $(VENV)/run.stamp
 	$(RUN) demo.py
@@ -12,6 +12,9 @@ test: $(VENV)/dev.stamp
 
 parity: $(VENV)/dev.stamp
 	$(RUN) -m pytest tests/test_parity.py -v
+
+faults: $(VENV)/dev.stamp  # fifteen minutes
+	$(RUN) -m tests.faults.kills
 
 fuzz: $(VENV)/dev.stamp  # 20,000 damaged and hostile files, some minutes
 	$(RUN) -m tests.fuzz.run

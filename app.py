@@ -12,7 +12,12 @@ import sys
 from collections.abc import Sequence
 from time import sleep
 
-from mvfa.cli import INTERRUPTED, command
+from mvfa.cli import command
+from mvfa.process import guard_imports, status_of
+
+if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
+
 from prediction.app_options import start
 
 if __name__ == "__main__":
@@ -24,7 +29,7 @@ from prediction.reading import quiet_readers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve the page until Ctrl-C, then exit with status 130."""
+    """Serve the page until Ctrl-C or another signal, then exit with its status."""
     options = start(argv)
     for reason in options.left_out:
         print(f"note: {reason}", file=sys.stderr)
@@ -38,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{address} (Ctrl-C ends it)", flush=True)
             while True:
                 sleep(60)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped; uploaded files are removed", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(status_of(stop))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ written below --root. The numbers are of synthetic images and of a backbone that
 nothing: they show that the program works, not how well the method does.
 """
 
+from mvfa.process import guard_imports
+
+if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
+
 import argparse
 import io
 from collections.abc import Callable, Sequence
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from mvfa.evaluation import Evaluation
 
 SHOTS = (2, 4, 8, 16)  # the lists that are written
+TABLE = "table.md"
 FOLDERS = ("fewshot_seed", "data")  # data is moved into place last
 LABEL = (
     "Demo figures, of synthetic images and a backbone that was never trained: they show that the "
@@ -209,8 +215,9 @@ def table(rows: dict[str, dict[str, "Evaluation"]]) -> str:
 def main(argv: Sequence[str] | None = None) -> str:
     """Run everything; return the table, which is printed and written to table.md."""
     options = parse(argv)
-    from utils import write_whole
+    from utils import writable, write_whole
 
+    writable(options.root, "--root", [TABLE])
     prepare(options.root, options.depth)
     rows = {}
     for setting, title in ((FEW, f"few-shot ({options.shot}-shot)"), (ZERO, "zero-shot")):
@@ -219,9 +226,9 @@ def main(argv: Sequence[str] | None = None) -> str:
             for name in options.objects
         }
     text = table(rows)
-    write_whole(options.root / "table.md", lambda partial: partial.write_text(text))
+    write_whole(options.root / TABLE, lambda partial: partial.write_text(text))
     picture = draw(options.root, options.objects, options.shot)
-    written = filter(None, (options.root / "table.md", picture))
+    written = filter(None, (options.root / TABLE, picture))
     print(f"\n{text}\n{' '.join(map(str, written))}", flush=True)
     folder = make_detectors(options.root, options.objects, options.shot, options.seed)
     print(f"detectors, for predict.py and app.py: {folder}")

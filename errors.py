@@ -3,14 +3,15 @@
 # what to do about a mistake differs: a wheel has everything below `mvfa`, a checkout not (setup.py)
 IN_WHEEL = __name__ != "errors"
 
+KEPT = "files written so far are whole"  # said wherever a run ends early
 MOST = 1_000  # characters of a message
 END = 400  # of them of a longer message's end, which says what to do
 
 
 def one_line(text: str) -> str:
-    r"""Return text as one line of printable characters, its middle left out where it is long.
+    """Return text as one line of printable characters, its middle left out where it is long.
 
-    What it quotes of a file may be anything. Other characters become escapes such as `\x1b`.
+    What it quotes of a file may be anything. Other characters become escapes, as in Python.
     """
     if not text.isprintable():
         text = "".join(map(printable, text)).strip()

@@ -10,10 +10,12 @@ when the same command is given again. Research software, not a medical device.
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from mvfa.process import after_imports, before_imports, end
+from mvfa.process import after_imports, before_imports, end, guard_imports
 
 if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
     before_imports()
 
 from errors import UserError
@@ -29,7 +31,7 @@ from prediction.finish import finish
 from prediction.loading import load_detector
 from prediction.page import Summary
 from prediction.reading import quiet_readers
-from prediction.records import begin, clear, finished, write_table
+from prediction.records import FILES, begin, clear, finished, write_table
 from prediction.run import Run
 from utils import writable
 
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> Summary:
     """Score what was not scored before; write and return the summary of all."""
     options, about = start(argv)
     quiet_readers()
-    writable(options.out, "-o")
+    writable(options.out, "-o", FILES)
     hold_folder(options.out, "-o")
 
     # what there is to score, less what an earlier run has scored
@@ -63,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> Summary:
             submit(options, len(found.sources))
         else:
             Run(detector, options, options.out / log_name())(found.sources)
-    except (KeyboardInterrupt, UserError):
-        write_table(options.out)  # what is there so far
+    except (KeyboardInterrupt, UserError, OSError, MemoryError, RuntimeError):
+        with suppress(OSError):  # on a full disk, too, what is there so far
+            write_table(options.out)
         print("note: the same command goes on with what is missing", file=sys.stderr)
         raise
     assert detector.rule is not None

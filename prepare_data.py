@@ -19,6 +19,11 @@ patient look alike, so a draw takes as many patients as possible, if file names 
 Each command is an entry of COMMANDS: its flags, and what it does.
 """
 
+from mvfa.process import guard_imports
+
+if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
+
 import argparse
 import shlex
 from collections.abc import Callable, Sequence

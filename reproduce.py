@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from traceback import format_exc
 from typing import TYPE_CHECKING
 
 from errors import UserError
 from mvfa.cli import command
 from mvfa.locks import exclusive, hold_folder
+from mvfa.run_files import ERROR_LOG
+from mvfa.system_errors import describe
 from report.arguments import Request, parse
 from report.experiments import SHORTCUTS, table_specs
 from report.study import DONE, FAILED, MISSING, Study
@@ -33,14 +36,23 @@ if TYPE_CHECKING:
 
 
 def run_job(job: "Job") -> str:
-    """Run a job; returns the error in one line, "" if there was none."""
+    """Run a job; returns the error in one line, "" if there was none.
+
+    The traceback of a bug is written to the folder of its results.
+    """
+    from utils import write_whole  # imports torch
+
     print(f"\n{job.out.parent.name}: {job.script}", flush=True)
     try:
         import_module(job.script).main([*job.flags, f"--out={job.out}"])
     except UserError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  # a bug in one run must not cost the others
-        return f"{type(error).__name__}: {error}".split("\n")[0]
+        if line := describe(error):
+            return line
+        log = job.out / ERROR_LOG
+        write_whole(log, lambda part: part.write_text(format_exc(), encoding="utf-8"))
+        return f"{type(error).__name__}: {error}".split("\n")[0] + f" (traceback in {log})"
     return ""
 
 
@@ -53,12 +65,20 @@ def perform(work: "Work", threads: int | None = None, gpu: str | None = None) ->
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
+    from report.damage import set_aside
+
     if threads:
         torch.set_num_threads(threads)
     failures: dict[Path, str] = {}
     for train, tests in work.items():
+        for job in (train, *tests):
+            if job.damage:
+                print(f"note: {job.damage}; it is run again", file=sys.stderr)
         needed = [test for test in tests if not test.done]
-        reason = run_job(train) if needed and not train.done else ""
+        wanted = (needed and not train.done) or train.damage
+        if train.damage:
+            set_aside(train.out, train.out.parent)
+        reason = run_job(train) if wanted else ""
         failures |= {test.out: reason or run_job(test) for test in needed}
     return {out: reason for out, reason in failures.items() if reason}
 

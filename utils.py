@@ -11,7 +11,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -33,6 +33,7 @@ SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))
 
 _part_numbers = count()
 _own_parts: set[str] = set()  # names of those that this process is writing
+_swept: set[Path] = set()  # folders that it has written to
 
 
 def set_seed(seed: int) -> torch.Generator:
@@ -66,8 +67,8 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # "meta" has no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
         usable = ", ".join(usable_devices())
         raise UserError(f"--device {name} cannot be used here; usable: {usable}") from error
     return device
@@ -133,9 +134,12 @@ def flush(path: Path) -> None:
 def part_of(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; what is still there at the end is removed.
 
-    Missing parent folders are made. A part that a killed process leaves is removed by `sweep`.
+    Missing parent folders are made. Parts that killed processes left there are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent not in _swept:
+        _swept.add(target.parent)
+        sweep(target.parent)
     part = part_path(target)
     _own_parts.add(part.name)
     try:
@@ -148,6 +152,22 @@ def part_of(target: Path) -> Iterator[Path]:
         _own_parts.discard(part.name)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError from within the name of the file that is written, not of a temporary one.
+
+    An error of another file, one that is read, keeps its name; a full disk names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or PART.search(str(error.filename))
+        if error.errno is not None and unnamed:
+            error.filename = str(path)
+            del error.filename2
+        raise
+
+
 def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bool = True) -> None:
     """Write a file atomically: call `write` with a temporary path, flush, rename, flush the folder.
 
@@ -155,7 +175,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
     Missing parent folders are made. Of several files in a row only the last needs `flush_folder`:
     file systems keep the order of renames.
     """
-    with part_of(path) as part:
+    with naming(path), part_of(path) as part:
         write(part)
         flush(part)
         part.replace(path)
@@ -164,11 +184,22 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
             flush(path.parent)
 
 
-def writable(folder: Path, flag: str) -> None:
+def write_html(path: Path, text: str) -> Path:
+    """Write a page, whole or not at all; return its path.
+
+    Bytes of file names that are not UTF-8 stand there as escapes.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda part: part.write_bytes(data))
+    return path
+
+
+def writable(folder: Path, flag: str, files: Iterable[str] = ()) -> None:
     """Create a folder and check that it is writable, so that a run does not fail at its end.
 
-    Parts that killed processes left there are removed. `flag` is the command-line flag that the
-    folder came from, for the message. Raises UserError.
+    `files` are the names of those that will be written there: no folder may have one. Parts that
+    killed processes left there are removed. `flag` is the command-line flag that the folder came
+    from, for the message. Raises UserError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,6 +209,11 @@ def writable(folder: Path, flag: str) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"{flag} {folder} is not writable; choose another")
+    for path in (folder / name for name in files):
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder, where a file is written; move it, or pass another {flag}"
+            )
     sweep(folder)
 
 

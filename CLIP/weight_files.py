@@ -16,7 +16,8 @@ OTHER_FOLDER = "MVFA_WEIGHTS"  # environment variable
 def weights_folder(in_wheel: bool = IN_WHEEL) -> Path:
     """Return where weight files lie: in MVFA_WEIGHTS, if it is set, else in CLIP/ckpt.
 
-    A wheel's default is the user's data folder: site-packages is no place for a user's files.
+    A wheel's default is the user's data folder: site-packages is no place for a user's files. For a
+    user without a home it is below the current folder.
     """
     if os.environ.get(OTHER_FOLDER):
         return Path(os.environ[OTHER_FOLDER])
@@ -24,7 +25,10 @@ def weights_folder(in_wheel: bool = IN_WHEEL) -> Path:
         return Path(__file__).parent / "ckpt"
     from platformdirs import user_data_path
 
-    return user_data_path("mvfa", appauthor=False) / "weights"
+    try:
+        return user_data_path("mvfa", appauthor=False) / "weights"
+    except RuntimeError:
+        return Path("mvfa", "weights")
 
 
 WEIGHTS = weights_folder()

@@ -13,6 +13,8 @@ The general rule is a guess, so `places` believes it only where it groups a set 
 """
 
 import csv
+import io
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,12 +23,15 @@ from pathlib import Path
 from typing import Protocol
 
 from dataset.catalog import ObjectInfo
+from dataset.texts import read_text
+from dataset.wording import one_line
 from errors import UserError
 
 # 00003_60, case_12_slice_40, NORMAL-1017237-1: the case is all but the last number
 GENERAL = r"(?P<case>.+)[_\-](?P<slice>\d+)"
 TABLE = "cases.csv"
 COLUMNS = ("file", "case", "slice")
+MOST_DIGITS = 18  # of a slice: it fits into 64 bit
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,12 @@ def match_place(stem: str, pattern: str) -> Place | None:
     if match is None:
         return None
     groups = match.groupdict()
-    number = groups.get("slice") or ""
-    return Place(groups["case"] or None, int(number) if number.isdecimal() else None)
+    return Place(groups["case"] or None, slice_number(groups.get("slice") or ""))
+
+
+def slice_number(text: str) -> int | None:
+    """Return the number of a slice; None for what is no whole number, or has too many digits."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def read_place(name: str, rule: ObjectInfo | str = "") -> Place:
@@ -146,24 +155,31 @@ def read_table(folder: Path) -> Table:
     and a file that is listed with two places.
     """
     table = Table(folder / TABLE)
-    if not table.path.exists():
+    if not os.path.lexists(table.path):
         return table
+    text = read_text(table.path, "fix it or remove it")
     try:
-        with table.path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        header = list(reader.fieldnames or ())
+        rows = list(reader)
+    except csv.Error as error:
         raise UserError(f"{table.path} cannot be read ({error}); fix it or remove it") from error
-    missing = [name for name in COLUMNS[:2] if name not in header]
-    if missing:
-        raise UserError(
-            f"{table.path} has no column {' '.join(missing)}; it has {' '.join(header) or 'none'}, "
-            f"allowed are {', '.join(COLUMNS)}, separated by commas"
-        )
+    check_header(table.path, header)
     for number, row in enumerate(rows, 2):
         add_row(table, number, row)
     return table
+
+
+def check_header(path: Path, header: Sequence[str]) -> None:
+    """Raise UserError unless the columns of a cases.csv can be told apart."""
+    missing = [name for name in COLUMNS[:2] if name not in header]
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if missing or twice:
+        fault = f"no column {' '.join(missing)}" if missing else f"two columns {' '.join(twice)}"
+        raise UserError(
+            f"{path} has {fault}; it has {one_line(' '.join(header)) or 'none'}, allowed are "
+            f"{', '.join(COLUMNS)}, separated by commas"
+        )
 
 
 def add_row(table: Table, number: int, row: Mapping[str, str | None]) -> None:
@@ -172,12 +188,12 @@ def add_row(table: Table, number: int, row: Mapping[str, str | None]) -> None:
     file = values["file"].replace("\\", "/").removeprefix("./")
     if not file:
         raise UserError(f"{table.path} line {number} names no file; fill in the column file")
-    if values["slice"] and not values["slice"].isdecimal():
+    if values["slice"] and slice_number(values["slice"]) is None:
         raise UserError(
-            f"{table.path} line {number}: slice {values['slice']!r}; allowed are whole numbers "
-            "from 0 and an empty field"
+            f"{table.path} line {number}: slice {one_line(repr(values['slice']))}; allowed are "
+            f"whole numbers from 0, of at most {MOST_DIGITS} digits, and an empty field"
         )
-    place = Place(values["case"] or None, int(values["slice"]) if values["slice"] else None)
+    place = Place(values["case"] or None, slice_number(values["slice"]))
     listed = table.by_path if "/" in file else table.by_name
     if listed.setdefault(file, place) != place:
         raise UserError(

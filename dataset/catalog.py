@@ -5,6 +5,7 @@ file `object.toml` of that folder, or follows from the folder itself.
 """
 
 import argparse
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from dataset.layout import (
     object_names,
     visible,
 )
+from dataset.texts import read_text
+from dataset.wording import one_line
 from errors import UserError
 
 # columns of the paper's tables
@@ -31,6 +34,7 @@ HALF = "half"
 ANY = "any"
 MASK_RULES = (HALF, ANY)  # see dataset/masks.py
 SETTINGS = "object.toml"
+MOST_TEXT = 1000  # characters of a setting
 
 
 @dataclass(frozen=True)
@@ -217,12 +221,15 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises UserError for anything else.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
+    text = read_text(path, "fix it or remove it")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path} cannot be read as TOML ({error}); fix it or remove it") from error
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # malformed; a number or nesting without end
+        raise UserError(
+            f"{path} cannot be read as TOML ({one_line(error)}); fix it or remove it"
+        ) from error
     return {key: setting(path, key, value) for key, value in content.items()}
 
 
@@ -236,16 +243,25 @@ def setting(path: Path, key: str, value: Any) -> Any:
     }
     if key == "masks":
         if not isinstance(value, bool):
-            raise UserError(f"{path}: masks = {value!r}; allowed are true and false")
+            raise UserError(f"{path}: masks = {shown(value)}; allowed are true and false")
         return value
     if key not in readers:
-        raise UserError(f"{path}: unknown key {key!r}; allowed are masks, {', '.join(readers)}")
-    if not isinstance(value, str):
-        raise UserError(f"{path}: {key} = {value!r}; allowed is text in quotes")
+        allowed = ", ".join(("masks", *readers))
+        raise UserError(f"{path}: unknown key {shown(key)}; allowed are {allowed}")
+    if not isinstance(value, str) or len(value) > MOST_TEXT:
+        raise UserError(
+            f"{path}: {key} = {shown(value)}; allowed is text in quotes, of at most {MOST_TEXT} "
+            "characters"
+        )
     try:
         return readers[key](value)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"{path}: {key}: {error}") from error
+
+
+def shown(value: Any) -> str:
+    """Return a value of an object.toml as a part of one line."""
+    return one_line(repr(value))
 
 
 def mask_rule_name(text: str) -> str:
@@ -259,7 +275,7 @@ def case_pattern(text: str) -> str:
     """Return a pattern of file names. Raises argparse.ArgumentTypeError if it has no `case`."""
     try:
         groups = re.compile(text).groupindex
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
     if "case" not in groups:
         allowed = r"allowed is a regular expression with a group (?P<case>...)"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from PIL import Image
 
 from dataset.catalog import ANY, HALF
 from dataset.folder import Record
-from dataset.masks import FOREGROUND, mask_bands, read_mask
+from dataset.masks import FOREGROUND, mask_bands, read_mask, same_shape
 from dataset.pixels import check_file, resize
 from errors import UserError
 
@@ -28,6 +28,7 @@ class MaskContent(NamedTuple):
 
     marked: bool  # any foreground pixel at its native size
     foreground: bool  # any foreground pixel at the size it is used at
+    size: tuple[int, int]  # width and height in pixels
 
 
 class Content(NamedTuple):
@@ -68,10 +69,10 @@ def mask_content(path: Path, side: int, rule: str = HALF) -> MaskContent:
     grey = read_mask(path, rule)
     if (np.asarray(grey) > FOREGROUND).any():
         small = np.asarray(resize(grey, side, Image.Resampling.NEAREST))
-        return MaskContent(marked=True, foreground=bool((small > FOREGROUND).any()))
+        return MaskContent(True, bool((small > FOREGROUND).any()), grey.size)
     values, bands, file = mask_bands(path)
     if not values.any() and all((band == band.flat[0]).all() for band in bands):
-        return MaskContent(marked=False, foreground=False)
+        return MaskContent(False, False, grey.size)
     present = np.unique(values if values.any() else bands[-1])
     shown = " ".join(f"{value:g}" for value in present[:SHOWN])
     shown += " ..." if len(present) > SHOWN else ""
@@ -88,10 +89,23 @@ def mask_content(path: Path, side: int, rule: str = HALF) -> MaskContent:
 
 def check_image(record: Record, side: int) -> Content:
     """Check an image, by its header where that says enough, and its mask. Raises UserError."""
-    wide = check_file(record.image)
+    size, wide = check_file(record.image)
     if record.mask is None:
         return Content(wide, None)
-    return Content(wide, mask_content(record.mask, side, record.object.mask_rule))
+    mask = mask_content(record.mask, side, record.object.mask_rule)
+    if not same_shape(mask.size, size):
+        refuse_shape(record, mask.size, size)
+    return Content(wide, mask)
+
+
+def refuse_shape(record: Record, mask: tuple[int, int], image: tuple[int, int]) -> NoReturn:
+    """Raise UserError for a mask of another aspect ratio than its image; sizes in pixels."""
+    turned = "; it fits the image turned by a quarter, and tags that turn images are not applied"
+    raise UserError(
+        f"{record.mask} has {mask[0]} x {mask[1]} pixels, and its image {record.image} "
+        f"{image[0]} x {image[1]}{turned if same_shape(mask, image[::-1]) else ''}; "
+        "allowed are masks of the image's aspect ratio, so replace it"
+    )
 
 
 def check_records(
@@ -124,5 +138,5 @@ def check_scorable(checked: Checked, masks: bool, side: int) -> None:
     Each needs both labels.
     """
     check_labels(checked.abnormal, checked.normal, "images")
-    if masks:
-        check_labels(checked.foreground, checked.normal * side * side, "pixels")
+    if masks and not checked.foreground:
+        check_labels(0, (checked.normal + checked.abnormal) * side * side, "pixels")

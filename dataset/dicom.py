@@ -23,7 +23,7 @@ from dataset.dicom_frames import (
 )
 from dataset.dicom_values import read_interest, read_modality, read_window, window_range
 from dataset.extras import need
-from dataset.layout import is_dicom_name
+from dataset.layout import is_dicom_name, is_marked, refuse_special
 from dataset.pixel_values import Pixels
 from dataset.wording import one_line
 from errors import UserError
@@ -39,8 +39,6 @@ __all__ = [
     "window_range",
 ]
 
-MARK = b"DICM"
-MARK_OFFSET = 128
 META_OFFSET = 144  # where the group length of the file's meta information starts to count
 DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -55,6 +53,7 @@ CHUNK = 2**20  # bytes
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn errors of reading a DICOM file into UserError, and keep its warnings back."""
+    refuse_special(path)
     invalid = need("pydicom.errors", EXTRA).InvalidDicomError
     try:
         with warnings.catch_warnings():
@@ -76,14 +75,7 @@ def readable(path: Path) -> Iterator[None]:
 
 def is_dicom(path: Path) -> bool:
     """Return whether a file is DICOM by its content, or is named so (.dcm, .dicom, .ima)."""
-    if is_dicom_name(path):
-        return True
-    try:
-        with path.open("rb") as file:
-            file.seek(MARK_OFFSET)
-            return file.read(len(MARK)) == MARK
-    except OSError:
-        return False
+    return is_dicom_name(path) or is_marked(path)
 
 
 def refuse_bomb(path: Path) -> None:

@@ -88,17 +88,11 @@ def write_lists(
     """Write `<lists>/<obj>/<K>-shot.txt` with draws 0 to `draws` - 1 for every K of `shots`.
 
     Returns the files, sorted by K. Raises UserError, before anything is written, if there are too
-    few images, or if a list exists (the published ones have the same names) and `overwrite` is
-    False.
+    few images, or if a list exists with other content (the published ones have the same names) and
+    `overwrite` is False.
     """
     shots = sorted(set(shots))
     paths = {k: lists / obj / f"{k}-shot.txt" for k in shots}
-    existing = [str(path) for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        raise UserError(
-            f"{', '.join(existing)} would be lost; pass --overwrite, or another folder "
-            "by --fewshot_path"
-        )
     pattern = find_object(data_path, obj).cases
     drawn = {}
     for state in LABELS:  # good, then Ungood
@@ -110,10 +104,31 @@ def write_lists(
         drawn[tag] = draw_lists(
             names, shots, draws, seed, tag=tag, by_case=by_case, pattern=pattern, known=known
         )
-    writable(lists / obj, "--fewshot_path")
-    for k, path in paths.items():
-        lines = [
-            f"{tag}-{d}: {' '.join(drawn[tag][k][d])}\n" for d in range(draws) for tag in drawn
-        ]
-        write_whole(path, partial(Path.write_text, data="".join(lines)))
+    contents = {path: list_content(drawn, k, draws) for k, path in paths.items()}
+    if not overwrite:
+        check_lists(contents)
+    writable(lists / obj, "--fewshot_path", [path.name for path in paths.values()])
+    for path, data in contents.items():
+        write_whole(path, partial(Path.write_bytes, data=data))
     return list(paths.values())
+
+
+def list_content(
+    drawn: Mapping[str, Mapping[int, Sequence[Sequence[str]]]], k: int, draws: int
+) -> bytes:
+    """Return the content of the list of K shots; `drawn` holds names by tag, K and draw."""
+    lines = (f"{tag}-{d}: {' '.join(drawn[tag][k][d])}\n" for d in range(draws) for tag in drawn)
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def check_lists(contents: Mapping[Path, bytes]) -> None:
+    """Raise UserError if lists exist whose content is not what would be written.
+
+    Those of a command that was stopped are as this one writes them.
+    """
+    existing = [str(p) for p, data in contents.items() if p.exists() and p.read_bytes() != data]
+    if existing:
+        raise UserError(
+            f"{', '.join(existing)} would be lost; pass --overwrite, or another folder "
+            "by --fewshot_path"
+        )

@@ -1,39 +1,54 @@
 """Open the image files that Pillow reads: which formats, and what an unreadable file gives."""
 
-import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from dataset.wording import one_line
 from errors import UserError
 
 # Pillow has more, some of which start an interpreter (EPS) or lose bits silently (PPM, JPEG 2000)
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP")
-READ_ERRORS = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+MOST_REASON = 80  # characters of what a library says about a file
+
+
+def quiet() -> None:
+    """Keep back what Pillow warns of: odd tags, and large images that it reads all the same.
+
+    For the whole process, and so in workers, since settings for one block are not safe in threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+quiet()
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn errors of reading an image file into UserError."""
+    """Turn errors of reading an image file into UserError.
+
+    Every error: what a damaged file makes of a decoder (struct.error, MemoryError, RecursionError,
+    DecompressionBombError ...) is not documented, and changes with its version.
+    """
     try:
         yield
-    except READ_ERRORS as error:
-        reason = str(error).split("\n")[0][:80]
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(
-            f"{path} is not a readable image ({reason}); replace or remove it"
+            f"{path} is not a readable image ({reason_of(error)}); replace or remove it"
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return why an image cannot be read, in a few words without its name."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"its content is none of {', '.join(FORMATS)}"
+    said = error.strerror if isinstance(error, OSError) else None
+    return one_line(said or str(error).split("\n")[0])[:MOST_REASON] or type(error).__name__
 
 
 def refuse_stack(path: Path) -> None:

@@ -3,6 +3,7 @@
 Letters: n images of a set, S image side in pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from dataset.layout import (
     LABELS,
     SUFFIXES,
     image_folder,
-    is_image,
     list_images,
     mask_folder,
     name_other_files,
     other_files,
 )
+from dataset.mask_files import find_masks
 from dataset.masks import FOREGROUND, read_mask
 from dataset.pixels import read_rgb, resize, square
 from errors import UserError
@@ -60,37 +61,19 @@ class Record:
         return None if self.mask_name is None else mask_folder(self.folder) / self.mask_name
 
 
-def find_mask(folder: Path, name: str) -> str | None:
-    """Return the name of an image's mask in a folder of masks, None if there is none.
+def make_records(info: ObjectInfo, folder: Path, names: Sequence[str]) -> list[Record]:
+    """Return the records of images in a folder `.../<split>/<state>/img`, in their order.
 
-    It is the image's name, else the first of the same name with another of SUFFIXES.
-    """
-    if (folder / name).is_file():
-        return name
-    stem = Path(name).stem
-    usual = sorted(stem + suffix for s in SUFFIXES for suffix in (s, s.upper()))
-    for candidate in usual:
-        if (folder / candidate).is_file():
-            return candidate
-    others = sorted(path.name for path in folder.glob("*") if path.stem == stem and is_image(path))
-    return others[0] if others else None
-
-
-def record(info: ObjectInfo, folder: Path, name: str) -> Record:
-    """Return the record of an image in a folder `.../<split>/<state>/img`.
-
-    Raises UserError if the object has masks, the image is abnormal and its mask is missing.
+    Raises UserError if the object has masks, the images are abnormal and one's mask is missing, or
+    unclear, see dataset/mask_files.py.
     """
     label = LABELS[folder.parent.name]
-    if not (info.masks and label):
-        return Record(folder, name, None, label, info)
-    masks = mask_folder(folder)
-    mask_name = find_mask(masks, name)
-    if mask_name is None:
-        raise UserError(
-            f"no mask {masks / name} for {folder / name}; a mask has its image's file name"
-        )
-    return Record(folder, name, mask_name, label, info)
+    masks: Sequence[str | None] = [None] * len(names)
+    if info.masks and label and names:
+        masks = find_masks(folder, names)
+    return [
+        Record(folder, name, mask, label, info) for name, mask in zip(names, masks, strict=True)
+    ]
 
 
 def list_split(data_path: Path, info: ObjectInfo, split: str) -> list[Record]:
@@ -101,7 +84,9 @@ def list_split(data_path: Path, info: ObjectInfo, split: str) -> list[Record]:
     top = existing_folder(data_path, info.name) / split
     folders = [image_folder(data_path, info.name, split, state) for state in LABELS]
     records = [
-        record(info, folder, image.name) for folder in folders for image in list_images(folder)
+        record
+        for folder in folders
+        for record in make_records(info, folder, [image.name for image in list_images(folder)])
     ]
     if not records:
         others = name_other_files(other_files(folders))

@@ -8,13 +8,18 @@ A split is valid or test, a state good (normal) or Ungood (abnormal).
 """
 
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SUFFIXES = (".png", ".jpeg", ".jpg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
+DICOM_MARK = b"DICM"
+DICOM_MARK_OFFSET = 128
 FOLDER = "_AD"  # ends the name of an object's folder
 SPLITS = ("valid", "test")
 LABELS = {"good": 0, "Ungood": 1}  # by state, in the order of the test set
@@ -47,7 +52,12 @@ def mask_folder(folder: Path) -> Path:
 
 def is_image(path: Path) -> bool:
     """Return whether a file name has one of SUFFIXES, in upper or lower case."""
-    return path.suffix.lower() in SUFFIXES
+    return is_image_name(path.name)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has one of SUFFIXES, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  # for every entry
 
 
 def is_dicom_name(path: Path) -> bool:
@@ -66,29 +76,42 @@ def list_images(folder: Path) -> list[Path]:
     Hidden files are skipped. Raises UserError for the first image that exists but could not be
     listed: a broken link, an image in a subfolder, a folder that cannot be read.
     """
-    if not folder.is_dir():
-        if (broken := broken_link(folder)) is not None:
-            raise UserError(
-                f"{broken} is a link that leads nowhere; restore what it points to or remove it"
-            )
-        if folder.exists():
-            raise UserError(f"{folder} is a file, not a folder of images; replace it")
-        return []
-    try:
+    with listable(folder):
+        if not folder.is_dir():
+            if (broken := broken_link(folder)) is not None:
+                raise UserError(
+                    f"{broken} is a link that leads nowhere; restore what it points to or remove it"
+                )
+            if folder.exists():
+                raise UserError(f"{folder} is a file, not a folder of images; replace it")
+            return []
         entries = visible(folder)
         for path in entries:
             check_entry(path)
-    except PermissionError as error:
-        raise UserError(
-            f"{error.filename} cannot be read ({error.strerror}); change its permissions"
-        ) from error
-    return [path for path in entries if is_image(path) and path.is_file()]
+        return [path for path in entries if is_image(path) and path.is_file()]
+
+
+@contextmanager
+def listable(folder: Path) -> Iterator[None]:
+    """Turn errors of listing a folder, or what is in it, into UserError."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or folder
+        refuse_folder(error)
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """Raise the UserError of a folder that cannot be listed, which os.walk would pass over."""
+    raise UserError(
+        f"{error.filename} cannot be read ({error.strerror}); change its permissions, or restore it"
+    ) from error
 
 
 def check_entry(path: Path) -> None:
     """Raise UserError if an entry of a folder is, or contains, an image that cannot be listed."""
     if path.is_dir():
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in os.walk(path, onerror=refuse_folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             nested = sorted(
                 name for name in names if not name.startswith(".") and is_image(Path(name))
@@ -99,6 +122,27 @@ def check_entry(path: Path) -> None:
     elif is_image(path) and not path.is_file():
         kind = "a link that leads nowhere" if path.is_symlink() else "not a regular file"
         raise UserError(f"{path} is {kind}; restore the image or remove it")
+
+
+def refuse_special(path: Path) -> None:
+    """Raise UserError for a pipe, a socket or a device: opening or reading one may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # it is said by who opens it
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is not a regular file but a pipe, socket or device; leave it out")
+
+
+def is_marked(path: Path) -> bool:
+    """Return whether a file's content is marked as DICOM; False if it cannot be read."""
+    try:
+        refuse_special(path)
+        with path.open("rb") as file:
+            file.seek(DICOM_MARK_OFFSET)
+            return file.read(len(DICOM_MARK)) == DICOM_MARK
+    except (OSError, UserError):
+        return False
 
 
 def broken_link(path: Path) -> Path | None:

@@ -21,6 +21,17 @@ FOREGROUND = 127  # a mask pixel is foreground above this grey value of 255 (abo
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey value, as Pillow's
 
 
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether two sizes have one aspect ratio, but for rounding to whole pixels.
+
+    That is, whether one is the other scaled by a factor, each side to within a pixel.
+    """
+    (width, height), (other_width, other_height) = sorted((size, other), reverse=True)
+    return (other_width - 1) * height < (other_height + 1) * width and (
+        other_height - 1
+    ) * width < (other_width + 1) * height
+
+
 def is_wide(path: Path) -> bool:
     """Return whether a mask has to be read other than by Pillow: DICOM, more than 8 bit."""
     return is_dicom_name(path) or wide_format(path) is not None

@@ -9,14 +9,14 @@ Letters: H height, W width in pixels, S side of a square.
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from dataset.files import opened, readable, refuse_stack
 from dataset.intensity import AUTO, FULL, Intensity, to_bytes
-from dataset.layout import is_dicom_name
+from dataset.layout import is_dicom_name, refuse_special
 from dataset.pixel_values import Pixels
 from dataset.wide import path_is_png, wide_format, wide_values
 from errors import UserError
@@ -31,6 +31,7 @@ def read_pixels(path: Path) -> Pixels:
     Files of 8 bit give uint8: [H, W] for grey, else RGB [H, W, 3], as Pillow converts them. Raises
     UserError if the file cannot be read, holds several images, or has values that are not finite.
     """
+    refuse_special(path)
     if is_dicom_name(path):
         pixels = dicom_pixels(path)
     elif (wide := wide_format(path)) is None:
@@ -90,20 +91,29 @@ def read_rgb(path: Path, spec: Intensity) -> Image.Image:
         return image.convert("RGB")
 
 
-def check_file(path: Path) -> bool:
-    """Check that an image file can be read; return whether it has more than 8 bit.
+class Head(NamedTuple):
+    """What the header of an image file says."""
 
-    Headers are read; of DICOM files and floating point everything. Raises UserError.
+    size: tuple[int, int]  # width and height in pixels, as they are read
+    wide: bool  # more than 8 bit
+
+
+def check_file(path: Path) -> Head:
+    """Check that an image file can be read, by its header; of DICOM and floating point by all.
+
+    Raises UserError.
     """
     if is_dicom_name(path):
-        return read_pixels(path).wide
+        pixels = read_pixels(path)
+        height, width = pixels.values.shape[:2]
+        return Head((width, height), pixels.wide)
     wide = wide_format(path)
     if wide is None or path_is_png(path):
-        with opened(path):
-            pass
-    elif wide.dtype.kind == "f":
+        with opened(path) as image:
+            return Head(image.size, wide is not None)
+    if wide.dtype.kind == "f":
         read_pixels(path)
-    return wide is not None
+    return Head(wide.size, wide=True)
 
 
 def resize(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:

@@ -1,14 +1,19 @@
 """Choose the K shots: from the published lists, or by a seeded draw (SPEC section 1)."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dataset.catalog import CATALOG, ObjectInfo, existing_folder
-from dataset.folder import Record, record
+from dataset.folder import Record, make_records
 from dataset.layout import LABELS, image_folder, list_images
+from dataset.texts import read_text
+from dataset.wording import one_line
 from errors import UserError
 
+LIST_FORM = "a shot list has lines such as 'n-0: a.png b.png'"
 RANDOM_DRAW = -1  # the value of --iterate that draws instead of reading a list
 
 
@@ -28,24 +33,37 @@ class Shots:
         }
 
 
+class ListLine(NamedTuple):
+    """A line of a shot list, `n-0: a.png b.png`, and its number, from 1."""
+
+    number: int
+    key: str  # "" for a line of another form
+    names: list[str]
+
+
+def list_lines(path: Path) -> list[ListLine]:
+    """Read the lines of a shot list, but the empty ones. Raises UserError."""
+    lines = []
+    for number, line in enumerate(read_text(path, LIST_FORM).splitlines(), 1):
+        key, colon, names = line.partition(":")
+        if line.strip():
+            lines.append(ListLine(number, key.strip() if colon else "", names.split()))
+    return lines
+
+
 def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], list[str]]:
     """Read the file names of the normal and (if wanted) the abnormal shots of a draw.
 
-    Raises UserError if the file is not text or has no line of this draw.
+    Raises UserError if the file is not text, has two lines of a draw, or none of this one.
     """
-    lines = {}
-    try:
-        text = path.read_text()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not text; a shot list has lines such as 'n-0: a.png b.png'"
-        ) from error
-    for line in text.splitlines():
-        key, _, names = line.partition(":")
-        lines[key.strip()] = names.split()
+    lines: dict[str, list[str]] = {}
+    for number, key, names in list_lines(path):
+        if key and key in lines:
+            raise UserError(f"{path} line {number}: a second line {key!r}; keep one")
+        lines[key] = names
     for key in (f"n-{draw}", f"a-{draw}") if abnormal else (f"n-{draw}",):
         if not lines.get(key):
-            has = ", ".join(sorted(lines)) or "nothing"
+            has = one_line(", ".join(sorted(filter(None, lines)))) or "nothing"
             raise UserError(
                 f"{path} has no line {key!r}: (it has {has}); choose another --iterate, "
                 "or -1 for a draw"
@@ -65,7 +83,7 @@ def find(folder: Path, info: ObjectInfo, names: list[str], source: Path) -> list
                 f"{source} names {name}, which is not in {folder}; "
                 "the list and the images do not belong together"
             )
-    return [record(info, folder, name) for name in names]
+    return make_records(info, folder, names)
 
 
 def choose_shots(
@@ -130,7 +148,7 @@ def random_shots(folders: list[Path], info: ObjectInfo, k: int, seed: int) -> li
                 f"--shot {k}: {folder} has {len(images)} images; choose at most as many"
             )
         chosen = generator.sample(images, k)
-        groups.append([record(info, folder, image.name) for image in chosen])
+        groups.append(make_records(info, folder, [image.name for image in chosen]))
     return groups
 
 
@@ -151,5 +169,10 @@ def listed_shots(
         if len(names) != k:
             raise UserError(
                 f"{path} names {len(names)} files in draw {draw}; {k} are allowed, so fix the list"
+            )
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(
+                f"{path} names {repeated[0]} twice in draw {draw}; allowed are {k} different "
+                "images, so fix the list"
             )
     return [find(folder, info, names, path) for folder, names in zip(folders, listed, strict=True)]

@@ -23,6 +23,7 @@ MOST_PIXELS = 178_956_970  # where Pillow stops
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 HEADER = 32  # bytes
+PNG_WIDTH = 16  # position of the width, followed by the height
 PNG_DEPTH = 24  # position of the bit depth, followed by the colour type
 PNG_GREY = (0, 4)  # colour types without and with alpha
 # numbers of TIFF tags, and of their values
@@ -52,6 +53,7 @@ class Wide:
 
     dtype: np.dtype[Any]
     bits: int
+    size: tuple[int, int]  # width and height in pixels
     colour: bool
     readers: tuple[str, ...]
     inverted: bool = False
@@ -83,7 +85,11 @@ def wide_format(path: Path) -> Wide | None:
         if header.startswith(PNG):
             depth, kind = header[PNG_DEPTH : PNG_DEPTH + 2]
             readers = (PILLOW, OPENCV) if kind == PNG_GREY[0] else (OPENCV,)
-            wide = Wide(np.dtype(np.uint16), 16, kind not in PNG_GREY, readers)
+            size = (
+                int.from_bytes(header[PNG_WIDTH : PNG_WIDTH + 4]),
+                int.from_bytes(header[PNG_WIDTH + 4 : PNG_WIDTH + 8]),
+            )
+            wide = Wide(np.dtype(np.uint16), 16, size, kind not in PNG_GREY, readers)
             return wide if depth == 16 else None
         if header.startswith(TIFF):
             return wide_tiff(path, header)
@@ -115,11 +121,12 @@ def wide_tiff(path: Path, header: bytes) -> Wide | None:
     kinds = {TIFF_KINDS.get(kind, "?") for kind in tags.get(TIFF_FORMAT, (1,))}
     samples = tags.get(TIFF_SAMPLES, 1)
     photometric = tags.get(TIFF_PHOTOMETRIC, 1)
-    size = next((size for size in (2, 4, 8) if bits <= 8 * size), 0)
-    if tags.get(TIFF_WIDTH, 0) * tags.get(TIFF_HEIGHT, 0) > MOST_PIXELS:
+    number = next((count for count in (2, 4, 8) if bits <= 8 * count), 0)  # bytes
+    size = (tags.get(TIFF_WIDTH, 0), tags.get(TIFF_HEIGHT, 0))
+    if size[0] * size[1] > MOST_PIXELS:
         raise UserError(f"{path} has more than {MOST_PIXELS} pixels; save a smaller one")
     if (
-        not size
+        not number
         or len(kinds) > 1
         or "?" in kinds
         or len(set(depths)) > 1
@@ -132,12 +139,17 @@ def wide_tiff(path: Path, header: bytes) -> Wide | None:
             "without loss; save it as grey or RGB of 8, 16 or 32 bit, colours interleaved"
         )
     kind = kinds.pop()
-    readers = (OPENCV,) if bits == 8 * size else ()  # packed bits: Pillow
+    readers = (OPENCV,) if bits == 8 * number else ()  # packed bits: Pillow
     swapped = kind != "u" and header.startswith(b"MM")  # by Pillow, if they are compressed
     if samples == 1 and not swapped:
         readers = (*readers, PILLOW)
     return Wide(
-        np.dtype(f"{kind}{size}"), bits, samples > 1, readers, inverted=photometric == WHITE_IS_ZERO
+        np.dtype(f"{kind}{number}"),
+        bits,
+        size,
+        samples > 1,
+        readers,
+        inverted=photometric == WHITE_IS_ZERO,
     )
 
 

@@ -5,8 +5,7 @@
 Importing this package imports nothing else: `Detector`, and torch with it, load when asked for.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of typing, which takes milliseconds that a signal may come in
 if TYPE_CHECKING:
     from mvfa.detector import Detector
 
@@ -14,7 +13,7 @@ __all__ = ["Detector"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Return `Detector`. Raises AttributeError for another name, as a module does."""
     if name == "Detector":
         from mvfa.detector import Detector

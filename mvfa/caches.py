@@ -3,8 +3,13 @@
 Letters: n images, S image side.
 """
 
+import errno
+import math
+import mmap
+import os
 import shutil
 import tempfile
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -14,6 +19,7 @@ from dataset.items import ImageSource, Item, pack_mask, unpack_masks
 from mvfa.distributed import World
 from mvfa.memory import available_memory
 
+UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of reserving, by a file system
 FREE_SHARE = 2  # a store takes at most one in so many bytes of what is free
 
 
@@ -39,24 +45,76 @@ def feature_bytes(mvfa: MVFA) -> int:
     return len(visual.positional_embedding) * visual.width * torch.float32.itemsize
 
 
-def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def allocate(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, *, shared: bool = False
+) -> Tensor:
     """Return an empty tensor where twice its size is free: on the device, in memory, or in a file.
 
-    The file vanishes with the tensor. Where nothing has the room the tensor has no rows.
+    The file vanishes with the tensor. Where nothing has the room the tensor has no rows. With
+    `shared`, processes that are forked from this one share it, and the device is not used.
     """
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    if device.type == "cuda" and size * FREE_SHARE <= torch.cuda.mem_get_info(device)[0]:
-        return torch.empty(shape, dtype=dtype, device=device)
+    size = dtype.itemsize * math.prod(shape)
+    on_device = device.type == "cuda" and not shared
+    # where too little is free after all, by a limit of the process, the next place is tried
+    if on_device and size * FREE_SHARE <= torch.cuda.mem_get_info(device)[0]:
+        with suppress(RuntimeError):
+            return torch.empty(shape, dtype=dtype, device=device)
     if size * FREE_SHARE <= available_memory():
-        return torch.empty(shape, dtype=dtype)
-    if size * FREE_SHARE <= shutil.disk_usage(tempfile.gettempdir()).free:
-        with tempfile.NamedTemporaryFile(prefix="mvfa-") as file:
-            file.truncate(size)  # the file is unlinked at the end; the mapping keeps its bytes
-            count = size // dtype.itemsize
-            return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+        with suppress(RuntimeError, MemoryError, OSError):
+            return in_shared_memory(shape, dtype) if shared else torch.empty(shape, dtype=dtype)
+    with suppress(RuntimeError, OSError):
+        if size * FREE_SHARE <= shutil.disk_usage(tempfile.gettempdir()).free:
+            return in_file(shape, dtype)
     return torch.empty(0, *shape[1:], dtype=dtype)
+
+
+def in_shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor of zeros that forked processes share, outside of /dev/shm.
+
+    A container's /dev/shm often has 64 MB, and writing beyond that ends a process. Raises OSError.
+    """
+    size = dtype.itemsize * math.prod(shape)
+    if size == 0:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
+
+
+def in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor that lies in a file without a name. Raises OSError on a full disk."""
+    count = math.prod(shape)
+    with tempfile.NamedTemporaryFile(prefix="mvfa-") as file:
+        reserve(file.fileno(), count * dtype.itemsize)
+        # the file is unlinked at the end; the mapping keeps its bytes
+        return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give a file `size` bytes, with their place on the disk where the file system can do that.
+
+    Without a place, the first write to a mapped byte on a full disk ends the process. Raises
+    OSError if the disk has no room.
+    """
+    os.truncate(descriptor, size)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except AttributeError:  # macOS, Windows
+        return
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def allocate_most(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor [r, *shape] that forked processes share, with as many rows as have room.
+
+    `r` is `rows`, else half of it, and so on.
+    """
+    while rows:
+        store = allocate((rows, *shape), dtype, torch.device("cpu"), shared=True)
+        if len(store):
+            return store
+        rows //= 2
+    return torch.empty(0, *shape, dtype=dtype)
 
 
 def divide(budget: int, images: int, features: int, image: int) -> tuple[int, int]:
@@ -77,7 +135,8 @@ def divide(budget: int, images: int, features: int, image: int) -> tuple[int, in
 class DecodedImages:
     """An image set whose images from number `first` on are decoded once, up to `capacity` images.
 
-    The store is shared memory, so processes that decode fill it for one another.
+    The store is shared memory, so processes that decode fill it for one another. Where memory is
+    short it is a file, or holds fewer images.
     """
 
     def __init__(self, source: ImageSource, first: int, capacity: int) -> None:
@@ -88,9 +147,10 @@ class DecodedImages:
         self.labels = source.labels
         self.masked = source.masked
         self.nouns = source.nouns
-        self.images = torch.empty(capacity, 3, side, side, dtype=torch.uint8).share_memory_()
-        self.masks = torch.empty(capacity, side, side, dtype=torch.bool).share_memory_()
-        self.done = torch.zeros(capacity, dtype=torch.bool).share_memory_()
+        store = allocate_most(capacity, (3 + 1, side, side), torch.uint8)
+        self.images = store[:, :3]
+        self.masks = store[:, 3].view(torch.bool)
+        self.done = in_shared_memory((len(store),), torch.bool)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -265,6 +265,7 @@ class Keeper:
         self.evaluation: Evaluation | None = None
         self.epoch = 0.0
         self.saved = False
+        self.failure: OSError | None = None  # why the checkpoint could not be written
 
     def keep(self, epoch: float, evaluation: Evaluation | None = None) -> None:
         """Keep the model's adapters as they are after `epoch` epochs."""
@@ -274,10 +275,22 @@ class Keeper:
         self.saved = False
 
     def save(self) -> None:
-        """Write the checkpoint, at the first rank and only once: the training has ended."""
+        """Write the checkpoint, at the first rank and only once: the training has ended.
+
+        A full disk is kept in `failure`, since the results that are at hand are to be written, too.
+        """
         if self.first and self.path is not None and not self.saved:
-            save(self.path, self.adapters, self.about | {"epoch": self.epoch, "ended": True})
+            self.failure = None
+            try:
+                save(self.path, self.adapters, self.about | {"epoch": self.epoch, "ended": True})
+            except OSError as error:
+                self.failure = error
         self.saved = True
+
+    @property
+    def written(self) -> Path | None:
+        """Return the file that the kept adapters are in, None if they were not or cannot be."""
+        return self.path if self.failure is None else None
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what is kept as tensors and JSON values, see `restore_state`."""

@@ -1,31 +1,34 @@
-"""How a script starts and ends. No torch: mistakes in the flags, and help, come at once."""
+"""How a script starts and ends. No torch: mistakes in the flags, and help, come at once.
 
-import signal
+What this imports is little, so that Ctrl-C ends a script with one line from its first moments on.
+"""
+
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from CLIP.weight_files import examine_ahead, weight_path
-from errors import LostProcessError, UserError
-from mvfa.commands import as_installed
-from mvfa.options import Options, parse
+from mvfa.process import ending, guard_imports, shown, stoppable
+from mvfa.streams import lasting_streams
 
-USER_ERROR = 2  # exit status
-LOST_PROCESS = 1
-INTERRUPTED = 130  # after Ctrl-C, by convention
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mvfa.options import Options
 
 
-def start(script: str, argv: Sequence[str] | None = None) -> Options:
+def start(script: str, argv: Sequence[str] | None = None) -> "Options":
     """Return the options of a script, and start hashing its weight file in the background.
 
     The script meanwhile imports what is slow. Raises UserError for flags that cannot work, and if
     there is no such file.
     """
+    from CLIP.weight_files import examine_ahead, weight_path
+
     if script == "calibrate":
         from mvfa.calibrate_options import parse as parse_calibrate
 
         options = parse_calibrate(argv)
     else:
+        from mvfa.options import parse
+
         options = parse(script, argv)
     examine_ahead(weight_path(options.model_name, options.clip_path))
     return options
@@ -36,30 +39,33 @@ def check_flags(script: str) -> None:
 
     A script calls this before its slow imports. The weight file is hashed meanwhile.
     """
+    guard_imports()
     command(lambda: start(script))
 
 
-def command(main: Callable[[], Any]) -> None:
+def command(main: Callable[[], object]) -> None:
     """Run a script's main; on an expected failure print one line and exit.
 
-    A user's mistake is one line and exit status 2, the loss of another process of the run one line
-    and exit status 1, Ctrl-C exit status 130.
+    A user's mistake and a trouble of the system (mvfa.system_errors) are one line and exit status
+    2, the loss of another process of the run one line and exit status 1, a signal exit status 128
+    and its number. A bug keeps its traceback.
     """
-    # torchrun ends the other processes like this when one has failed
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        main()
-        if "torch" in sys.modules:
-            from mvfa.distributed import leave
+    with lasting_streams(), stoppable():
+        status = 0
+        try:
+            main()
+            if "torch" in sys.modules:
+                from mvfa.distributed import leave
 
-            leave()
-    except UserError as error:
-        print(as_installed(f"error: {error}"), file=sys.stderr)
-        sys.exit(USER_ERROR)
-    except LostProcessError as error:
-        remark = "files written so far are whole"
-        print(f"error: another process was lost ({error}); {remark}", file=sys.stderr)
-        sys.exit(LOST_PROCESS)
-    except KeyboardInterrupt:
-        print("\nstopped; files written so far are whole", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+                leave()
+        except SystemExit as error:
+            sys.exit(shown(int(error.code or 0)))
+        except (Exception, KeyboardInterrupt) as error:  # a bug is raised again
+            found = ending(error)
+            if found is None:
+                raise
+            line, status = found
+            print(line, file=sys.stderr)
+        status = shown(status)
+        if status:
+            sys.exit(status)

@@ -26,7 +26,7 @@ from mvfa.metrics import (
     specificity_at,
 )
 from mvfa.predictions import Predictions
-from mvfa.run_schema import CURVES
+from mvfa.run_schema import CURVE_NAMES
 from mvfa.strata import within
 
 BRANCHES = ("text", "memory", "both")
@@ -223,7 +223,7 @@ def split_curves(details: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
         for branch, values in branches.items():
             if values is not None:
                 metrics[granularity][branch] = {
-                    name: value for name, value in values.items() if name not in CURVES
+                    name: value for name, value in values.items() if name not in CURVE_NAMES
                 }
-                split[granularity][branch] = {name: values[name] for name in CURVES}
+                split[granularity][branch] = {name: values[name] for name in CURVE_NAMES}
     return metrics, split

@@ -13,6 +13,7 @@ of the memory bank, E text width.
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -38,10 +39,12 @@ from mvfa.detector_settings import (
     model_of,
     text_and_bank,
 )
+from mvfa.distributed import World
 from mvfa.engine import score_batch
 from mvfa.evaluation import fuse
 from mvfa.features import prepare
 from mvfa.forms import score_form
+from mvfa.halving import Halving
 from mvfa.memory import tune_process
 from mvfa.predictions import ScoreForm
 
@@ -79,6 +82,7 @@ class Detector:
         self.calibration: Calibration | None = None
         self.map_ranges: dict[str, Range | None] = {}
         self.rule: Threshold | None = None
+        self.halving = Halving(World())
 
     # ---------------------------------------------------------------- files
 
@@ -195,24 +199,29 @@ class Detector:
         last bit. `bank` takes the place of the detector's (leave-one-out).
         """
         found = []
+        run = partial(self._values, self.bank if bank is None else bank)
         for batch in images.split(BATCH.get(self.device.type, 1)):
-            pixels = prepare(batch, self.device, self.settings.recipe.scaling)
-            values = score_batch(
-                self.model,
-                self.model.stem(pixels),
-                self.text,
-                self.bank if bank is None else bank,
-                masks=self.settings.masks,
-                form=self.form,
-                side=self.settings.img_size,
-                maps=True,
-            )
-            on_host = {name: tensor.cpu() for name, tensor in values.items()}
-            found += [
-                {name: tensor[i : i + 1] for name, tensor in on_host.items()}
-                for i in range(len(batch))
-            ]
+            for rows, values in self.halving(run, batch):
+                on_host = {name: tensor.cpu() for name, tensor in values.items()}
+                found += [
+                    {name: tensor[i : i + 1] for name, tensor in on_host.items()}
+                    for i in range(rows.stop - rows.start)
+                ]
         return found
+
+    def _values(self, bank: Sequence[Tensor] | None, images: Tensor) -> dict[str, Tensor]:
+        """Return what `engine.score_batch` returns for images [B, 3, S, S] uint8."""
+        pixels = prepare(images, self.device, self.settings.recipe.scaling)
+        return score_batch(
+            self.model,
+            self.model.stem(pixels),
+            self.text,
+            bank,
+            masks=self.settings.masks,
+            form=self.form,
+            side=self.settings.img_size,
+            maps=True,
+        )
 
     def raw(self, values: Mapping[str, Tensor]) -> Raw:
         """Return the maps and scores, before fusion, of one image's patch values."""

@@ -4,6 +4,7 @@ Images are shared among the ranks, patch values are gathered at the first rank, 
 over ranks.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,20 +101,40 @@ class World:
         return summed.tolist()
 
 
+def environment_number(name: str, default: int | None, low: int, high: float = math.inf) -> int:
+    """Return the number from `low` to `high` in an environment variable of torchrun.
+
+    An empty one counts as not set. Raises UserError for other texts, and without a default.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text and default is not None:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        allowed = f"a number from {low}" + ("" if high == math.inf else f" to {high}")
+        said = f"is {text!r}" if text else "is not set"
+        remedy = "start several processes with torchrun, or unset WORLD_SIZE for one"
+        raise UserError(f"the environment variable {name} {said}, not {allowed}; {remedy}")
+    return int(text)
+
+
 def join() -> World:
     """Join the processes that torchrun started, if any. Raises UserError if that fails."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = environment_number("WORLD_SIZE", 1, 1)
     if size == 1:
         return World()
+    environment_number("RANK", None, 0, size - 1)
+    environment_number("MASTER_PORT", None, 1, 65_535)
+    local = environment_number("LOCAL_RANK", 0, 0)
     if not dist.is_initialized():
         cuda = torch.cuda.is_available()
         try:
             if cuda:
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+                torch.cuda.set_device(local)
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0][:160]
             message = (
-                f"the {size} processes could not be joined ({error}); start them with torchrun"
+                f"the {size} processes could not be joined ({reason}); start them with torchrun"
             )
             raise UserError(message) from error
     return World(dist.get_rank(), dist.get_world_size())

@@ -6,6 +6,7 @@ S image side, M rows of the memory bank.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,6 +114,18 @@ class Trainer:
             self.optimizers["seg"].zero_grad()
         return total
 
+    def reason(self, batch: Batch, text: Mapping[str, Tensor]) -> str:
+        """Return why the loss of a step is not finite, and what to do."""
+        other = "use --precision fp32, or other weights (--clip_path)"
+        if not all(features.isfinite().all() for features in text.values()):
+            return f"the text features are not finite; {other}"
+        if not batch.features.isfinite().all():
+            return f"the features of images are not finite; {other}"
+        heads = [self.mvfa.adapters(head).parameters() for head in HEADS]
+        if not all(values.isfinite().all() for head in heads for values in head):
+            return "the adapters are not finite; lower --learning_rate"
+        return "lower --learning_rate or use --precision fp32"
+
     def step(self, batch: Batch, loader: FeatureLoader, text: Mapping[str, Tensor]) -> float:
         """Make one step of both optimizers; return this rank's part of the step's mean loss.
 
@@ -121,8 +134,7 @@ class Trainer:
         """
         total = self.backward(batch, loader, text)
         if not math.isfinite(total):
-            remedy = "lower --learning_rate or use --precision fp32"
-            raise UserError(f"the loss became {total}; {remedy}")
+            raise UserError(f"the loss became {total}: {self.reason(batch, text)}")
         masked = float(loader.source.masked[batch.members].sum())
         (any_masked,) = loader.world.total([masked], loader.device)
         for head in HEADS if any_masked else ("det",):
@@ -180,7 +192,12 @@ def build_memory(
     bank holds class tokens beside patches.
     """
     head = "seg" if masks else "det"
-    parts = [mvfa(batch.features, (head,)) for batch in loader.batches(rows, size)]
+    tokens = partial(mvfa, heads=(head,))
+    parts = [
+        part
+        for batch in loader.batches(rows, size)
+        for _, part in loader.halving(tokens, batch.features)
+    ]
     levels = zip(*(getattr(part, head) for part in parts), strict=True)
     bank = scoring.normalise_bank([torch.cat(level) for level in levels], class_token)
     if loader.world.size == 1:
@@ -256,23 +273,17 @@ def predict(
     predictions = Predictions(form, source.side, source.labels, [])
     capacity = loader.rank_images()
     bank = None if bank is None else [bank[level] for level in scored_levels(mvfa, form)]
+    score = partial(
+        score_batch, mvfa, text=text, bank=bank, masks=masks, form=form, side=source.side, maps=maps
+    )
     with progress(capacity, "test", "image", loader.world) as bar:
         for batch in loader.batches():
             if not len(batch.members):
                 continue
-            predictions.members.extend(batch.members.tolist())
-            scored = score_batch(
-                mvfa,
-                batch.features,
-                text,
-                bank,
-                masks=masks,
-                form=form,
-                side=source.side,
-                maps=maps,
-            )
-            for name, values in scored.items():
-                predictions.append(name, values, capacity)
+            for rows, scored in loader.halving(score, batch.features):
+                predictions.members.extend(batch.members[rows].tolist())
+                for name, values in scored.items():
+                    predictions.append(name, values, capacity)
             bar.update(len(batch.members))
     return gather(predictions, loader, masks)
 

@@ -10,11 +10,15 @@ import torch
 
 from CLIP.adapter import MVFA
 from errors import UserError
+from mvfa.console import note
 from mvfa.distributed import World, join
 from mvfa.locks import hold_file, hold_folder
-from mvfa.memory import tune_process
+from mvfa.memory import shared_memory, tune_process
 from mvfa.options import Options
+from mvfa.run_files import FILES
 from utils import choose_device, writable
+
+PASSED_ON = 3  # batches of a worker that wait in shared memory: two made ahead, and one in use
 
 
 @dataclass(frozen=True)
@@ -50,20 +54,38 @@ def set_up(options: Options) -> Environment:
     started = time.perf_counter()
     tune_process()
     world = join()
-    writable(options.out, "--out")
+    detector = options.detector.name
+    writable(options.out, "--out", [detector] if detector else FILES)
     device = choose_device(options.device)
     if world.first:
         hold_outputs(options)
     cuda = device.type == "cuda"
+    test_batch_size = options.test_batch_size or (32 if cuda else 8)
     workers = options.workers if options.workers is not None else (4 if cuda else 0)
+    batch_size = max(test_batch_size, options.batch_size)
     return Environment(
         device=device,
         precision=options.precision or ("fp16" if cuda else "fp32"),
-        workers=workers,
-        test_batch_size=options.test_batch_size or (32 if cuda else 8),
+        workers=fitting_workers(workers, batch_size * 3 * options.img_size**2, world),
+        test_batch_size=test_batch_size,
         world=world,
         started=started,
     )
+
+
+def fitting_workers(workers: int, batch_bytes: int, world: World) -> int:
+    """Return how many of `workers` processes have room for their batches in shared memory.
+
+    A container's /dev/shm often has 64 MB, and writing beyond that ends a process.
+    """
+    free = shared_memory()
+    if not workers or free is None:
+        return workers
+    fitting = min(workers, free // (PASSED_ON * batch_bytes * world.size))
+    if fitting < workers:
+        remedy = "make it larger, by docker run --shm-size, for more"
+        note(f"/dev/shm has room for {fitting} of {workers} workers; {remedy}", world)
+    return fitting
 
 
 def hold_outputs(options: Options) -> None:
@@ -71,9 +93,10 @@ def hold_outputs(options: Options) -> None:
     if options.detector.name:
         hold_file(options.detector, "--out FILE")
         return
+    if options.save_model:
+        writable(options.save_path, "--save_path", [options.checkpoint.name, options.state.name])
     hold_folder(options.out, "--out")
     if options.save_model:
-        writable(options.save_path, "--save_path")
         hold_file(options.checkpoint, "--save_path DIR")
 
 

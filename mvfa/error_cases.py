@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvfa.embedding import Entry, overlay_uri, truth_uri
+from mvfa.embedding import Entry, drawn, overlay_uri, truth_uri
 from mvfa.run_files import ScoredImages, read_scores
 
 KINDS = {  # of errors, and (true label, label at the threshold)
@@ -93,7 +93,7 @@ def error_cases(folder: Path, metrics: Mapping[str, Any], most: int = MOST) -> E
     scored = read_scores(folder)
     if scored is None or threshold is None:
         return None
-    entries: dict[str, Entry] = {entry["file"]: entry for entry in metrics.get("pictures") or []}
+    entries = {entry["file"]: entry for entry in drawn(folder, metrics)}
     wrong = wrong_images(scored, threshold)
     abnormal = int(scored.labels.sum())
     cases = [

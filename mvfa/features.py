@@ -5,6 +5,7 @@ Letters: B images of a batch, N patches, D vision width, S image side.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,13 @@ from dataset.items import ImageSource, Item, unpack_masks
 from errors import UserError
 from mvfa.caches import DecodedImages, allocate, divide, feature_bytes
 from mvfa.distributed import World
+from mvfa.halving import Halving
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+Expected = UserError | OSError | MemoryError
+EXPECTED = (UserError, OSError, MemoryError)
 Collated = tuple[Tensor, list[bytes], list[int]]
 
 
@@ -53,7 +57,10 @@ def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tens
 
 
 class _ErrorsAsValues:
-    """An image set for a DataLoader: a UserError is returned, since a worker wraps a raised one."""
+    """An image set for a DataLoader: errors that are no bugs are returned; workers wrap others.
+
+    They are UserError, and troubles of the system (mvfa.system_errors).
+    """
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -61,18 +68,18 @@ class _ErrorsAsValues:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Item | UserError:
+    def __getitem__(self, index: int) -> Item | Expected:
         try:
             return self.source[index]
-        except UserError as error:
+        except EXPECTED as error:
             return error
 
 
-def collate(items: list[Item | UserError]) -> Collated | UserError:
+def collate(items: list[Item | Expected]) -> Collated | Expected:
     """Stack images, masks and positions of items; the first error where there is one."""
     read = []
     for item in items:
-        if isinstance(item, UserError):
+        if isinstance(item, EXPECTED):
             return item
         read.append(item)
     images = torch.stack([item.image for item in read])
@@ -109,10 +116,16 @@ class FeatureLoader:
         self.cached = torch.zeros(len(source), dtype=torch.bool)
         self.store: Tensor | None = None
         self.decoded: ImageSource = source
+        self.halving = Halving(self.world)
         self.packed_masks: dict[int, bytes] = {}  # of images that have been in a batch, by index
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @cached_property
+    def in_memory(self) -> bool:
+        """Return whether the images need no decoding, and so no processes that do it."""
+        return self.source[0].image.dtype != torch.uint8
 
     def rank_images(self) -> int:
         """Return how many images of a whole pass fall to this rank."""
@@ -171,19 +184,30 @@ class FeatureLoader:
         loader = DataLoader(
             dataset,
             batch_sampler=groups,
-            num_workers=self.workers,
+            num_workers=0 if self.in_memory else self.workers,
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )
         for loaded in loader:
-            if isinstance(loaded, UserError):
+            if isinstance(loaded, EXPECTED):
                 raise loaded
             images, masks, members = loaded
             if any(self.source.masked[members]):
                 self.packed_masks.update(zip(members, masks, strict=True))
-            features = self.mvfa.stem(prepare(images, self.device, self.scaling))
+            features = self._stem(images)
             self._cache(members, features)
             yield features
+
+    def _stem(self, images: Tensor) -> Tensor:
+        """Return the features of images [B, 3, S, S]: in training of all at once."""
+
+        def run(part: Tensor) -> Tensor:
+            return self.mvfa.stem(prepare(part, self.device, self.scaling))
+
+        if torch.is_grad_enabled():  # a training step needs far more memory, for all images
+            return run(images)
+        parts = [features for _, features in self.halving(run, images)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _ensure_store(self) -> Tensor:
         """Return the store of features, which the first call makes.
@@ -194,9 +218,8 @@ class FeatureLoader:
             visual = self.mvfa.visual
             tokens = len(visual.positional_embedding)
             features = feature_bytes(self.mvfa)
-            in_memory = self.source[0].image.dtype != torch.uint8
             # three colours and the mask, a byte each
-            image = 0 if in_memory else self.source.side**2 * (3 + 1)
+            image = 0 if self.in_memory else self.source.side**2 * (3 + 1)
             rows, decoded = divide(self.cache_bytes, len(self.source), features, image)
             self.store = allocate((rows, tokens, visual.width), torch.float32, self.device)
             if decoded:

@@ -3,15 +3,14 @@
 Letters: S image side in pixels. Images are RGB, uint8.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mvfa.embedding import Entry, drawn, read_image
 from mvfa.panels import Pixels, outline, overlay
+from mvfa.run_files import load_metrics
 from utils import write_whole
 
 TITLES = ("image", "true mask", "heat map")
@@ -20,18 +19,11 @@ TOP = 30  # pixels above the tiles, for the titles
 GAP = 6  # pixels between tiles
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """Read a grey picture [S, S] uint8."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
-
-
-def read_tiles(folder: Path, entry: dict[str, Any]) -> list[Pixels]:
+def read_tiles(folder: Path, entry: Entry) -> list[Pixels]:
     """Return image, image with the outline of the true mask, and overlay, each [S, S, 3]."""
-    with Image.open(folder / entry["image"]) as file:
-        image = np.asarray(file.convert("RGB"))
-    values = read_grey(folder / entry["map"]) / 255
-    mask = read_grey(folder / entry["mask"]) > 127
+    image = read_image(folder / entry["image"], "RGB")
+    values = read_image(folder / entry["map"], "L") / 255
+    mask = read_image(folder / entry["mask"], "L") > 127
     return [image, outline(image, mask, width=1), overlay(image, values)]
 
 
@@ -42,7 +34,7 @@ def write_heatmaps(path: Path, runs: Sequence[Path]) -> None:
     """
     rows = []
     for folder in runs:
-        entries = json.loads((folder / "metrics.json").read_text())["pictures"]
+        entries = drawn(folder, load_metrics(folder) or {})
         chosen = [next(e for e in entries if e["label"] == label) for label in (1, 0)]
         rows.append([tile for entry in chosen for tile in read_tiles(folder, entry)])
     step = SIDE + GAP

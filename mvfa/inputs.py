@@ -1,5 +1,6 @@
 """The objects of a run; checks of all images, masks and shots before its first step."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mvfa.console import note, progress
 from mvfa.distributed import World
 from mvfa.options import Options
 from mvfa.schedule import note_short_epochs
+from synthetic.settings import MODEL as DEMO_MODEL
 
 
 def target_object(options: Options, world: World | None = None) -> ObjectInfo:
@@ -88,6 +90,24 @@ def note_wide_images(images: ImageSet, name: str, world: World) -> None:
     note(f"{count} have more than 8 bit: scaled {how}", world)
 
 
+def note_published_counts(images: ImageSet, options: Options, world: World) -> None:
+    """Say of which objects of the benchmark a set does not have as many images as published.
+
+    The set holds their test images. Nothing is said in a demo, whose images are invented.
+    """
+    if options.model_name == DEMO_MODEL:
+        return
+    counts = Counter(record.object for record in images.records)
+    other = [
+        f"{info.name} has {count:,} (published: {info.test_images:,})"
+        for info, count in counts.items()
+        if info.test_images not in (0, count)
+    ]
+    if other:
+        text = "so results are not comparable with published ones"
+        note(f"test images are not the benchmark's: {', '.join(other)}, {text}", world)
+
+
 def check_images(images: ImageSet, name: str, world: World) -> Checked:
     """Check the images and masks of a set, and say how many masks are empty.
 
@@ -134,6 +154,7 @@ def load_test_set(options: Options, target: ObjectInfo, world: World) -> ImageSe
     images = evaluation_set(options.data_path, target, options.img_size)
     images.places = places(images.records, target, object_folder(options.data_path, target.name))
     note_other_files(options.data_path, [target], "test", world)
+    note_published_counts(images, options, world)
     name = f"test images of {target.name}"
     checked = check_images(images, name, world)
     if images.wide_images:
@@ -147,6 +168,7 @@ def load_training_set(options: Options, objects: Sequence[ObjectInfo], world: Wo
     """Return the zero-shot training set, checked: the test splits of some objects."""
     images = zero_shot_set(options.data_path, objects, options.img_size)
     note_other_files(options.data_path, objects, "test", world)
+    note_published_counts(images, options, world)
     check_images(images, "training images", world)
     if images.wide_images:
         note_wide_images(images, "training images", world)

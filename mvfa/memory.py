@@ -2,11 +2,14 @@
 
 import ctypes
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
 import torch
+
+from mvfa import cgroups
 
 M_TRIM_THRESHOLD = -1  # of malloc.h
 M_MMAP_THRESHOLD = -3
@@ -17,13 +20,24 @@ MISSING_MALLOPT = (OSError, AttributeError, TypeError)  # no glibc: macOS, musl,
 
 
 def available_memory() -> int:
-    """Return the bytes of host memory that a program may take without swapping."""
-    return psutil.virtual_memory().available
+    """Return the bytes of host memory that this process may take without swapping.
+
+    In a container that is what is left of the container's.
+    """
+    return cgroups.left(psutil.virtual_memory().available)
 
 
 def installed_memory() -> int:
-    """Return the bytes of memory of this machine, free or not: the same in every run."""
-    return psutil.virtual_memory().total
+    """Return the bytes of memory of this machine or container, free or not: equal in every run."""
+    return cgroups.limited(psutil.virtual_memory().total)
+
+
+def shared_memory() -> int | None:
+    """Return the free bytes of shared memory; None where no file system limits it."""
+    try:
+        return psutil.disk_usage("/dev/shm").free
+    except OSError:
+        return None
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
@@ -55,6 +69,8 @@ def tune_process() -> None:
     Large freed blocks are kept for the next block of their size. The system clears new ones page by
     page instead: eight images took 300,000 page faults.
     """
+    # numpy, which finds out later, warns once of what is meant to be
+    warnings.filterwarnings("ignore", "The value of the smallest subnormal", UserWarning)
     torch.set_flush_denormal(True)
     keep_large_blocks()
 

@@ -135,8 +135,14 @@ class Options:
 
 
 def default_cache() -> Path:
-    """Return the user's cache folder for this program, by the conventions of the system."""
-    return user_cache_path("mvfa", appauthor=False)
+    """Return the user's cache folder for this program, by the conventions of the system.
+
+    For a user without a home, as in some containers, it is below the current folder.
+    """
+    try:
+        return user_cache_path("mvfa", appauthor=False)
+    except RuntimeError:
+        return Path(".cache", "mvfa")
 
 
 def add_weights(flags: Flags) -> None:

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mvfa.embedding import FOLDER
 from mvfa.options import MIXED, ORDERS
 from mvfa.panels import SCALE, Picture, Pixels, panel
 from utils import sweep, write_whole
 
 JPEG_QUALITY = 75  # a panel of 240 px images is below 100 kB
-FOLDER = "pictures"
 FILE_NAME = re.compile(r"\d{5}(\.jpg|\.png|-image\.png|-map\.png|-mask\.png|\.npz)")
 
 

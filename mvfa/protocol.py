@@ -108,13 +108,13 @@ def of_objects(name: str, training: Mapping[str, Any]) -> str:
 def training_sentence(training: Mapping[str, Any]) -> str:
     """Say how long the adapters were trained, and how the checkpoint was chosen."""
     selected = SELECTED.get(str(training.get("select")))
-    if selected is None:
+    rate = training.get("learning_rate")
+    if selected is None or rate is None:
         return "How the checkpoint was chosen is not recorded; the authors chose by the test set."
     epochs = training.get("epoch")
-    rate = training.get("learning_rate")
     settings = (
-        f"batches of {training.get('batch_size')}, learning rate "
-        f"{'unknown' if rate is None else format(rate, 'g')}, seed {training.get('seed')}"
+        f"batches of {training.get('batch_size')}, learning rate {rate:g}, "
+        f"seed {training.get('seed')}"
     )
     return f"Of {epochs} epochs ({settings}) the checkpoint is {selected}."
 

@@ -23,6 +23,7 @@ from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of
 from mvfa.resume import Progress
+from mvfa.run_files import CURVES, FILES, METRICS, SCORES, sealed
 from mvfa.selection import Selection
 from mvfa.versions import versions
 from utils import write_whole
@@ -64,7 +65,8 @@ def image_files(images: ImageSet, data_path: Path) -> list[str]:
 def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Evaluation) -> None:
     """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set.
 
-    The memory score is empty in zero-shot, case and slice where they are not known.
+    The memory score is empty in zero-shot, case and slice where they are not known. A name that is
+    not UTF-8 stands there as the bytes that it is.
     """
     import pandas as pd  # slow to import, and the last thing that a run needs
 
@@ -80,17 +82,24 @@ def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Ev
             "slice": pd.array([place.slice for place in test_set.places], "Int64"),
         }
     )
-    path = out / "scores.csv"
-    write_whole(path, lambda partial: table.to_csv(partial, index=False, chunksize=CSV_ROWS))
+
+    def write(part: Path) -> None:
+        table.to_csv(part, index=False, chunksize=CSV_ROWS, errors="surrogateescape")
+
+    write_whole(out / SCORES, write)
 
 
 def image_counts(test_set: ImageSet) -> dict[str, int | None]:
-    """Return the normal and abnormal images of a test set, and its cases, None if none is known."""
+    """Return the normal and abnormal images of a test set, what was published, and its cases.
+
+    None where no number is known: of the published images, and of cases.
+    """
     abnormal = int(test_set.labels.sum())
     cases = {place.case for place in test_set.places if place.case is not None}
     return {
         "normal": len(test_set) - abnormal,
         "abnormal": abnormal,
+        "published": test_set.records[0].object.test_images or None,
         "cases": len(cases) or None,
     }
 
@@ -134,10 +143,9 @@ def write_results(
     if not training:
         content["protocol"] = protocol_text(content)
     write_scores(out, options, test_set, evaluation)
-    write_json(out / "metrics.json", content, indent=2)  # last: its presence says the run is whole
-    written = [out / "metrics.json", out / "scores.csv"]
-    if (out / "curves.json").exists():
-        written.append(out / "curves.json")
+    # last: its presence says the run is whole
+    write_json(out / METRICS, sealed(content, out), indent=2)
+    written = [out / name for name in (METRICS, SCORES, CURVES) if (out / name).exists()]
     if more.get("pictures"):
         written.append(out / "pictures")
     if options.page:
@@ -153,7 +161,7 @@ def remove_results(out: Path) -> None:
     """Remove the files of an earlier run from an output folder, metrics.json first."""
     from mvfa.pictures import remove_pictures  # imports OpenCV, which is slow
 
-    for name in ("metrics.json", "curves.json", "scores.csv", "index.html"):
+    for name in FILES:
         (out / name).unlink(missing_ok=True)
     remove_pictures(out)
 
@@ -170,7 +178,8 @@ def write_training_results(
 ) -> Evaluation:
     """Write what a training was and gave; return the evaluation of the adapters that are kept.
 
-    The state that the training would go on from is removed then.
+    The state that the training would go on from is removed then. Raises OSError, after all of it,
+    if the checkpoint could not be written: the state stays.
     """
     evaluation = kept.evaluation
     assert evaluation is not None, "the kept adapters are tested at the end"
@@ -182,7 +191,7 @@ def write_training_results(
         weights,
         evaluation,
         test_set,
-        kept.path,
+        kept.written,
         earlier_seconds=progress.earlier_seconds,
         **selection.as_dict(),
         train_loss=progress.losses,
@@ -190,6 +199,8 @@ def write_training_results(
         shots=shots and shots.names(),
         empty_masks=test_set.empty_masks,
     )
+    if kept.failure is not None:
+        raise kept.failure
     progress.remove()
     return evaluation
 
@@ -217,7 +228,7 @@ def write_test_results(
         )
         remove_results(options.out)  # not earlier: what takes time, and may fail, is done
         more["details"], curves = split_curves(details)
-        write_json(options.out / "curves.json", curves)
+        write_json(options.out / CURVES, curves)
         more["empty_masks"] = test_set.empty_masks
         more["test_images"] = image_counts(test_set)
         more["training"] = training_of(adapters)

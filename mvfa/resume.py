@@ -235,6 +235,10 @@ class Progress:
             "selection": self.selection.state(),
             "kept": kept_values,
         }
-        write_state(self.path, State(tensors, values))
+        try:
+            write_state(self.path, State(tensors, values))
+        except OSError as error:  # the training itself needs no state
+            reason = f"{self.path} cannot be written ({error.strerror})"
+            note(f"{reason}: a stopped training goes on from the last one written", self.world)
         self.written = time.monotonic()
         self.writing_seconds = self.written - started

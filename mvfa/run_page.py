@@ -4,21 +4,19 @@ It is made from the files that the run has written, and needs no other file and 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
 from mvfa.curve_plots import GRANULARITIES, curve_plots
-from mvfa.embedding import embedded
+from mvfa.embedding import drawn, embedded
 from mvfa.error_cases import error_cases
 from mvfa.pages import NONE, flat, make_environment, plotly_script, script_json
 from mvfa.protocol import protocol_text
-from mvfa.run_files import load_metrics
+from mvfa.run_files import PAGE, load_metrics
 from synthetic.settings import MODEL as DEMO_MODEL
-from utils import write_whole
+from utils import write_html
 
-PAGE = "index.html"
 BRANCHES = ("both", "text", "memory")
 MIDDLE = 0.5  # the threshold of maps where none was recorded
 MEASURES = {  # names of metrics that are no plain words
@@ -108,9 +106,8 @@ def settings_of(metrics: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
 
 def run_gallery(folder: Path, metrics: Mapping[str, Any], label: str) -> list[dict[str, Any]]:
     """Return a run's pictures with their threshold; empty if it has drawn none."""
-    entries = metrics.get("pictures") or []
     threshold = metrics.get("threshold")
-    pictures = [embedded(folder, entry) for entry in entries]
+    pictures = [embedded(folder, entry) for entry in drawn(folder, metrics)]
     shown = {
         "label": label,
         "threshold": MIDDLE if threshold is None else threshold,
@@ -149,7 +146,4 @@ def run_page(folder: Path) -> str:
 
 def write_run_page(folder: Path) -> Path:
     """Write the page of a run to its folder; return its path. UserError as `run_page`."""
-    path = folder / PAGE
-    text = run_page(folder)
-    write_whole(path, partial(Path.write_text, data=text, encoding="utf-8", newline="\n"))
-    return path
+    return write_html(folder / PAGE, run_page(folder))

@@ -19,10 +19,10 @@ from mvfa.schema import (
     whole,
 )
 
-CURVES = ("roc", "pr")  # entries of a branch that curves.json holds
+CURVE_NAMES = ("roc", "pr")  # entries of a branch that curves.json holds
 
 RANGE = Many(number, 2)
-POINTS = Many(Many(finite, 2))
+CURVE = Many(Many(finite, 2))
 WITHIN = Entries({"auroc": number, "used": whole, "left_out": whole})
 BRANCH = Entries(
     {
@@ -42,7 +42,7 @@ BRANCH = Entries(
         "interval_by_case": Entries({"auroc": RANGE, "average_precision": RANGE, "cases": whole}),
         "within_case": WITHIN,
         "within_slice": WITHIN,
-        **dict.fromkeys(CURVES, POINTS),
+        **dict.fromkeys(CURVE_NAMES, CURVE),
     }
 )
 PICTURE: Mapping[str, Schema] = {
@@ -86,6 +86,7 @@ CALIBRATED = Entries(
     {**AUROCS, "pixel_dice": number, "images": whole, "reliability": Entries(RELIABILITY)},
     ("image_auroc", "images"),
 )
+FILE = Entries({"file": text, "sha256": text}, ("file", "sha256"))
 TRAINING = Entries(
     {
         "select": text,
@@ -96,7 +97,7 @@ TRAINING = Entries(
         "train_objects": Many(text),
     }
 )
-METRICS = Entries(
+FORM = Entries(
     {
         "image_auroc": finite,
         "pixel_auroc": finite,
@@ -108,7 +109,10 @@ METRICS = Entries(
         "pictures": Many(Entries(PICTURE, tuple(n for n in PICTURE if n != "mask"), ("mask",))),
         "options": Entries(OPTIONS),
         "versions": Each(text),
-        "weights": Entries({"file": text, "sha256": text}, ("file", "sha256")),
+        "weights": FILE,
+        "adapters": FILE,
+        "files": Each(text),
+        "sha256": text,
         "training": TRAINING,
         "calibrated": CALIBRATED,
         "test_images": Entries(COUNTS, ("normal", "abnormal")),
@@ -118,4 +122,4 @@ METRICS = Entries(
     needed=("image_auroc",),
 )
 # by granularity and branch
-POINTS_FILE = Each(Each(Entries(dict.fromkeys(CURVES, POINTS))))
+POINTS_FILE = Each(Each(Entries(dict.fromkeys(CURVE_NAMES, CURVE))))

@@ -5,6 +5,8 @@ It is a safetensors file. Reading it runs no code, and a digest says that it is 
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from mvfa.detector_file import tensors_hash
 from utils import write_whole
 
 FORMAT = 1
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in the texts of safetensors, written in Rust
 KEY = "mvfa_state"  # of the values in the header's metadata
 
 
@@ -48,14 +51,27 @@ def group(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write_state(path: Path, state: State) -> None:
-    """Write a state, whole or not at all."""
+def save(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write a safetensors file. Raises OSError, also where the package has a class of its own."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    try:
+        save_file(dict(tensors), path, metadata=header)
+    except SafetensorError as error:
+        found = OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from error
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write a state, whole or not at all. Raises OSError."""
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
     about = {"format": FORMAT, "values": state.values, "sha256": state.digest()}
     header = {KEY: json.dumps(about)}
-    write_whole(path, lambda part: save_file(tensors, part, metadata=header))
+    write_whole(path, lambda part: save(tensors, part, header))
 
 
 def read_state(path: Path) -> State:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.layout import DICOM_SUFFIXES, SUFFIXES
+from dataset.layout import DICOM_SUFFIXES, SUFFIXES, is_marked, refuse_folder
 
 IMAGE = "image"
 VOLUME = "volume"  # one file of nibabel's formats
@@ -17,7 +17,6 @@ DICOM = "dicom"  # a file, before it is known whether it is of a series
 PART = "part"  # of a volume whose other file is read
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".img.gz", ".mnc", ".par")
 PARTS = (".hdr", ".rec")
-MAGIC_OFFSET = 128  # of "DICM"
 MOST_PARTS = 8  # of a folder that a name begins with
 SHOWN = 5  # kinds of other files that are named
 
@@ -72,16 +71,6 @@ def suffix_of(name: str) -> str:
     return double or Path(lower).suffix
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Return whether a file's content is marked as DICOM."""
-    try:
-        with path.open("rb") as file:
-            file.seek(MAGIC_OFFSET)
-            return file.read(4) == b"DICM"
-    except OSError:
-        return False
-
-
 def kind_of(path: Path) -> str:
     """Return IMAGE, VOLUME, DICOM or PART, or "" for a file of another type."""
     suffix = suffix_of(path.name)
@@ -93,12 +82,15 @@ def kind_of(path: Path) -> str:
         return VOLUME
     if suffix in PARTS:
         return PART
-    return DICOM if looks_like_dicom(path) else ""
+    return DICOM if is_marked(path) else ""
 
 
 def walk(folder: Path, left_out: Path) -> Iterator[str]:
-    """Yield the files below a folder, relative to it, sorted; hidden ones are skipped."""
-    for place, folders, names in os.walk(folder):
+    """Yield the files below a folder, relative to it, sorted; hidden ones are skipped.
+
+    Raises UserError for a folder that cannot be read.
+    """
+    for place, folders, names in os.walk(folder, onerror=refuse_folder):
         here = Path(place)
         folders[:] = sorted(
             f for f in folders if not f.startswith(".") and (here / f).resolve() != left_out

@@ -30,17 +30,19 @@ def jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def tiff(values: npt.NDArray[np.float32]) -> bytes:
-    """Return a map [H, W] float32 as a TIFF file."""
-    file = io.BytesIO()
+def save_tiff(path: Path, values: npt.NDArray[np.float32]) -> None:
+    """Write a map [H, W] float32 to a TIFF file.
+
+    Straight to the file: in memory libtiff leaves bytes of no meaning between its blocks, and equal
+    maps would give unequal files.
+    """
     Image.fromarray(values).save(
-        file,
+        path,
         "TIFF",
         compression="tiff_adobe_deflate",
         tiffinfo={ZIP_QUALITY: 1},  # two thirds of the time, and the same size
         description=REMARK,
     )
-    return file.getvalue()
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -76,7 +78,8 @@ def stacked(results: Sequence[Result]) -> npt.NDArray[np.float32]:
 def write_maps(folder: Path, name: str, loaded: Loaded, results: Sequence[Result]) -> None:
     """Write a TIFF file of an image's size, or a NIfTI file in a volume's geometry."""
     if loaded.volume is None or loaded.place is None:
-        write_bytes(folder / f"{name}.tif", tiff(results[0].map))
+        save = partial(save_tiff, values=results[0].map)
+        write_whole(folder / f"{name}.tif", save, flush_folder=False)
         return
     from scans.nifti import write_map
 

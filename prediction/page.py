@@ -1,5 +1,6 @@
 """The page of a run: index.html, what was scored, how far to trust it, and the highest scores."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
@@ -10,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from prediction.records import OVERLAYS, PAGE, Record, main_row
-from utils import write_whole
+from utils import write_html
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 300  # sources on the page: the highest scores
@@ -97,7 +98,7 @@ def write_page(
         row: dict[str, Any] = dict(main_row(record))
         overlay = f"{OVERLAYS}/{record['name']}.jpg"
         row["name"] = record["name"]
-        row["overlay"] = quote(overlay) if (out / overlay).is_file() else ""
+        row["overlay"] = quote(os.fsencode(overlay)) if (out / overlay).is_file() else ""
         row["slices"] = slice_plot(record)
         row["notes"] = "; ".join(record.get("notes", ()))
         row["discovery"] = None if discoveries is None else discoveries.get(record["name"])
@@ -112,6 +113,4 @@ def write_page(
         failures=summary.failures[:FAILURES],
         fdr=discoveries is not None,
     )
-    data = text.encode("utf-8", "replace")
-    write_whole(out / PAGE, lambda part: part.write_bytes(data))
-    return out / PAGE
+    return write_html(out / PAGE, text)

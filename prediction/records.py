@@ -15,11 +15,12 @@ from typing import Any
 
 from errors import UserError
 from mvfa.schema import Entries, Many, finite, mapping, one_of, problem, text, whole
-from utils import sweep, write_whole
+from utils import naming, sweep, write_whole
 
 RUN = "run.json"
 TABLE = "scores.csv"
 PAGE = "index.html"
+FILES = (RUN, TABLE, PAGE)  # of a run's folder, beside its logs
 OVERLAYS = "overlays"
 MAPS = "maps"
 DICOM = "dicom"
@@ -205,14 +206,17 @@ class Log:
     """Appends the records of finished sources to a run's log, line by line."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.file = path.open("a", encoding="utf-8")
 
     def add(self, new: Sequence[Record]) -> None:
         """Append records; they are on disk when this returns."""
-        self.file.write("".join(json.dumps(record) + "\n" for record in new))
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with naming(self.path):
+            self.file.write("".join(json.dumps(record) + "\n" for record in new))
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        with suppress(OSError):  # of what `add` could not write, and has said
+            self.file.close()

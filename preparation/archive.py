@@ -86,7 +86,12 @@ def safe_parts(name: str, path: Path) -> tuple[str, ...]:
     """
     plain = PurePosixPath(name)
     parts = plain.parts
-    odd = not name or plain.is_absolute() or ".." in parts or bool(set(name) & set("\\:"))
+    odd = (
+        not name
+        or plain.is_absolute()
+        or ".." in parts
+        or any(set(part) & set("\\:") for part in parts)
+    )
     if odd or not name.isprintable():
         raise UserError(f"{path} holds {name[:100]!r}, which would be written elsewhere; refused")
     if len(parts) > DEEPEST:

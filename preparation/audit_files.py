@@ -15,14 +15,13 @@ import numpy as np
 from PIL import Image
 
 from dataset.catalog import HALF
-from dataset.files import FORMATS, READ_ERRORS
+from dataset.files import FORMATS, opened, readable
 from dataset.layout import is_dicom_name
 from dataset.masks import FOREGROUND, mask_bands, read_mask
 from dataset.pixels import Pixels, read_pixels, resize
 from errors import UserError
 
 SIDE = 240  # the default side that images and masks are resized to
-ASPECT = 0.01  # relative difference of aspect ratios that rounding a size may make
 MOST_GREYS = 256  # of a mask of more than 8 bit, which may have thousands
 
 
@@ -96,11 +95,6 @@ class MaskFacts:
         return sum(count for grey, count in self.greys.items() if grey)
 
 
-def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Return whether two sizes have the same aspect ratio, but for rounding."""
-    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= ASPECT
-
-
 def content_digest(pixels: Pixels) -> bytes:
     """Return a SHA-256 of pixel values, whatever file format and type of number held them."""
     values = pixels.values
@@ -115,16 +109,16 @@ def content_digest(pixels: Pixels) -> bytes:
 
 def pillow_mode(path: Path) -> str:
     """Return Pillow's mode of an image file of 8 bit."""
-    with Image.open(path, formats=FORMATS) as image:
+    with opened(path) as image:
         return image.mode
 
 
 def has_pages(path: Path) -> bool:
     """Return whether a file holds several images."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with readable(path), Image.open(path, formats=FORMATS) as image:
             return getattr(image, "n_frames", 1) > 1
-    except READ_ERRORS:
+    except UserError:
         return False
 
 

@@ -6,7 +6,6 @@ Unlike dataset/layout.py, which refuses the first fault, everything is listed.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset.folder import find_mask
 from dataset.layout import (
     IMAGES,
     LABELS,
@@ -19,6 +18,7 @@ from dataset.layout import (
     mask_folder,
     object_folder,
 )
+from dataset.mask_files import Pairs, pair_masks
 from errors import UserError
 
 
@@ -54,7 +54,7 @@ class Group:
     state: str
     images: Listing
     masks: Listing
-    pairs: dict[str, str]  # mask by image, where there is one
+    pairs: Pairs  # masks by image, where there is one
 
     @property
     def label(self) -> int:
@@ -110,16 +110,8 @@ def list_object(data_path: Path, name: str) -> list[Group]:
             folder = image_folder(data_path, name, split, state)
             images = list_folder(folder)
             masks = list_folder(mask_folder(folder))
-            groups.append(Group(split, state, images, masks, find_pairs(images, masks)))
+            groups.append(Group(split, state, images, masks, pair_masks(images.names, masks.names)))
     return groups
-
-
-def find_pairs(images: Listing, masks: Listing) -> dict[str, str]:
-    """Return the name of the mask of each image that has one."""
-    if not masks.names:
-        return {}
-    found = {image: find_mask(masks.folder, image) for image in images.names}
-    return {image: mask for image, mask in found.items() if mask is not None}
 
 
 def strangers(data_path: Path, name: str) -> list[str]:

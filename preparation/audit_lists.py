@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dataset.cases import Place, places
+from dataset.cases import TABLE, Place, places, read_table
 from dataset.draws import TAGS
 from dataset.layout import SPLITS
+from dataset.shots import list_lines
 from errors import UserError
 from preparation.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
 
@@ -43,27 +44,23 @@ def list_findings(contents: Contents, lists: Path) -> Iterator[Finding]:
 def one_list(contents: Contents, path: Path, k: int) -> Iterator[Finding]:
     """Yield the faults of one shot list of K images a line."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        yield Finding(ERROR, "list_unreadable", f"{path} is not text ({error}); replace it")
+        lines = list_lines(path)
+    except UserError as error:
+        yield Finding(ERROR, "list_unreadable", str(error))
         return
     seen: set[str] = set()
-    for number, line in enumerate(text.splitlines(), 1):
-        key, colon, rest = line.partition(":")
-        key = key.strip()
-        if not key and not colon:
-            continue
+    for number, key, names in lines:
         match = LINE.fullmatch(key)
         where = f"{path} line {number}"
-        if match is None or not colon:
+        if match is None:
             text = f"{where} is not of the form 'n-0: a.png b.png', so never read"
             yield Finding(WARNING, "list_line", text)
             continue
         if key in seen:
-            text = f"{where}: a second line {key!r}, which replaces the first; remove one"
+            text = f"{where}: a second line {key!r}; keep one"
             yield Finding(ERROR, "list_line", text)
         seen.add(key)
-        yield from one_draw(contents, f"{path} {key}", STATES[match[1]], rest.split(), k)
+        yield from one_draw(contents, f"{path} {key}", STATES[match[1]], names, k)
     draws = {key.partition("-")[2] for key in seen}
     lonely = [f"{tag}-{draw}" for draw in draws for tag in STATES if f"{tag}-{draw}" not in seen]
     text = f"missing in {path}: a draw has a line of normal and one of abnormal images"
@@ -105,12 +102,18 @@ def image_places(contents: Contents) -> dict[str, Place]:
 
 
 def table_findings(contents: Contents) -> Iterator[Finding]:
-    """Yield why the cases.csv of the object cannot be used, if it cannot."""
+    """Yield why the cases.csv of the object cannot be used, and which of its lines are not."""
     files = [g.images.folder / name for g in contents.groups for name in g.images.names]
     try:
         places(files, contents.info, contents.top)
+        table = read_table(contents.top)
     except UserError as error:
         yield Finding(ERROR, "cases_table", str(error))
+        return
+    paths = {g.image(name) for g in contents.groups for name in g.images.names}
+    unused = [*(table.by_path.keys() - paths), *(table.by_name.keys() - {f.name for f in files})]
+    text = f"of {TABLE} that no image has; a file is a path below the object's folder, or a name"
+    yield from found(WARNING, "cases_unused", "name", text, sorted(unused))
 
 
 def listed_shots(contents: Contents, lists: Path) -> set[str]:
@@ -118,13 +121,13 @@ def listed_shots(contents: Contents, lists: Path) -> set[str]:
     named: set[str] = set()
     for path in sorted((lists / contents.info.name).glob("*-shot.txt")):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            lines = list_lines(path)
+        except UserError:
             continue  # `list_findings` says so
-        for key, _, rest in (line.partition(":") for line in lines):
-            if match := LINE.fullmatch(key.strip()):
+        for _, key, names in lines:
+            if match := LINE.fullmatch(key):
                 group = contents.group("valid", STATES[match[1]])
-                named.update(group.image(name) for name in rest.split())
+                named.update(group.image(name) for name in names)
     return named
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dataset.catalog import ANY, HALF
 from dataset.layout import ABNORMAL, LABELS, is_dicom_name
-from dataset.masks import FOREGROUND
-from preparation.audit_files import SIDE, ImageFacts, MaskFacts, same_shape
+from dataset.masks import FOREGROUND, same_shape
+from preparation.audit_files import SIDE, ImageFacts, MaskFacts
 from preparation.audit_findings import ERROR, NOTE, WARNING, Contents, Finding, found, plural
 from preparation.audit_rules import PUBLISHED
 
@@ -131,7 +131,7 @@ def mask_findings(contents: Contents) -> Iterator[Finding]:
     pairs = {
         group.mask(mask): contents.images[group.image(image)]
         for group in contents.abnormal()
-        for image, mask in group.pairs.items()
+        for image, mask in group.pairs.masks.items()
     }
     masks = {path: contents.masks[path] for path in pairs if not contents.masks[path].problem}
     yield from mask_size_findings(masks, pairs)

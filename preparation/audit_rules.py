@@ -102,7 +102,8 @@ def pair_findings(contents: Contents) -> Iterator[Finding]:
     """Yield images without masks, masks without images, and masks that are never read."""
     abnormal = list(contents.abnormal())
     if contents.info.masks:
-        lonely = [g.image(name) for g in abnormal for name in g.images.names if name not in g.pairs]
+        yield from unclear_findings(abnormal)
+        lonely = [g.image(name) for g in abnormal for name in g.images.names if is_lonely(g, name)]
         text = "without a mask; a mask has its image's file name, in anomaly_mask"
         yield from found(ERROR, "mask_missing", "abnormal image", text, lonely)
         yield from found(WARNING, "mask_orphan", "mask", "without an image", orphans(abnormal))
@@ -113,10 +114,29 @@ def pair_findings(contents: Contents) -> Iterator[Finding]:
     yield from normal_mask_findings(contents)
 
 
+def is_lonely(group: Group, name: str) -> bool:
+    """Return whether no mask could be that of an image."""
+    return not any(name in found for found in group.pairs)
+
+
+def unclear_findings(groups: Iterable[Group]) -> Iterator[Finding]:
+    """Yield images of which it is unclear which mask they have."""
+    several: list[str] = []
+    shared: list[str] = []
+    for group in groups:
+        several += map(group.image, group.pairs.several)
+        shared += map(group.image, group.pairs.shared)
+    text = "with several masks of its name; keep one"
+    yield from found(ERROR, "mask_several", "abnormal image", text, several)
+    text = "with one name and one mask for all; give each a mask of its file name"
+    yield from found(ERROR, "mask_shared", "abnormal image", text, shared)
+
+
 def orphans(groups: Iterable[Group]) -> Iterator[str]:
     """Yield the masks that belong to no image."""
     for group in groups:
-        used = set(group.pairs.values())
+        used = set(group.pairs.masks.values())
+        used |= {mask for masks in group.pairs.several.values() for mask in masks}
         yield from (group.mask(name) for name in group.masks.names if name not in used)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from dataset.cases import COLUMNS, TABLE
 from dataset.catalog import SETTINGS
@@ -151,19 +152,25 @@ def write_files(request: Request, conversion: Conversion, top: Path) -> None:
         (base / SETTINGS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     if conversion.case_table:
         write_cases(base / TABLE, request.name, conversion.places)
-    with (base / "conversion.csv").open("w", newline="", encoding="utf-8") as file:
+    with open_table(base / "conversion.csv") as file:
         writer = csv.writer(file)
         writer.writerow(["source", "mask", "image", "label", "case"])
         writer.writerows(rows)
     content = {key: value for key, value in vars(request).items() if key != "jobs"}
     content |= {"layout": conversion.layout, "summary": summary(conversion)}
     text = json.dumps(content, indent=2, default=str, ensure_ascii=False)
-    (base / "conversion.json").write_text(text + "\n", encoding="utf-8")
+    data = text.encode(errors="backslashreplace")  # as JSON escapes them
+    (base / "conversion.json").write_bytes(data + b"\n")
+
+
+def open_table(path: Path) -> TextIO:
+    """Open a table of file names for writing; those that are not UTF-8 stand there as they are."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def write_cases(path: Path, name: str, places: Sequence[Place]) -> None:
     """Write the cases and slice numbers of an object's images to its cases.csv."""
-    with path.open("w", newline="", encoding="utf-8") as table:
+    with open_table(path) as table:
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
         for place in places:

@@ -10,8 +10,9 @@ from typing import Any
 from dataset.cases import TABLE
 from dataset.catalog import ANY, CATALOG, HALF, SETTINGS
 from dataset.layout import LABELS, SPLITS
+from dataset.masks import same_shape
 from errors import UserError
-from preparation.audit_files import ImageFacts, MaskFacts, Task, cores, look_at_all, same_shape
+from preparation.audit_files import ImageFacts, MaskFacts, Task, cores, look_at_all
 from preparation.audit_findings import plural
 from preparation.convert_names import carry_cases, entry_cases, unique_names, unite
 from preparation.convert_sources import AUTO, Entry, Source, some

@@ -1,10 +1,15 @@
 """Read the images, labels and masks of a dataset that a table lists: a CSV, HAM10000, ISIC 2019."""
 
+import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataset.cases import MOST_DIGITS, slice_number
 from dataset.layout import SUFFIXES, is_image
+from dataset.texts import read_text
+from dataset.wording import one_line
 from errors import UserError
 from preparation.audit_findings import plural
 from preparation.convert_sources import (
@@ -38,21 +43,22 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    text = read_text(path, "it should be a table, CSV")
+    separator = max(SEPARATORS, key=text[: text.find("\n")].count)
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            head = file.readline()
-        separator = max(SEPARATORS, key=head.count)
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (OSError, ValueError) as error:  # what pandas raises is a ValueError
-        raise UserError(f"{path} cannot be read as CSV ({error}); fix it") from error
-    if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for an index
-        raise UserError(f"{path} has rows with more fields than its first line; fix it")
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    except ValueError as error:  # as is what pandas raises
+        raise UserError(f"{path} cannot be read as CSV ({one_line(error)}); fix it") from error
     table.columns = [str(name).strip().lower() for name in table.columns]
+    if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for one
+        raise UserError(
+            f"{path} cannot be read as CSV (its rows have more fields than its first line); fix it"
+        )
+    if twice := sorted(set(table.columns[table.columns.duplicated()])):
+        raise UserError(f"{path} has two columns {one_line(' '.join(twice))}; keep one")
     missing = [name for name in needed if name not in table.columns]
     if missing:
-        has = " ".join(table.columns)
+        has = one_line(" ".join(table.columns))
         raise UserError(
             f"{path} has no column {' '.join(missing)}; it has {has}; add or rename one"
         )
@@ -81,18 +87,19 @@ def read_csv(path: Path, normal: Sequence[str] | None, abnormal: Sequence[str] |
     columns = {name: table[name].tolist() if name in table else blank for name in OPTIONAL}
     images = [folder / name for name in table["image"]]
     masks = [folder / name if name else None for name in columns["mask"]]
-    refuse_rows(path, table, "missing image file", [not image.is_file() for image in images])
+    refuse_rows(path, table, "missing image file", [not is_file(image) for image in images])
     wrong = f"image of another type than {' '.join(SUFFIXES)}"
     refuse_rows(path, table, wrong, [not is_image(image) for image in images])
-    lost = [mask is not None and not mask.is_file() for mask in masks]
+    lost = [mask is not None and not is_file(mask) for mask in masks]
     refuse_rows(path, table, "missing mask file", lost, "mask")
     refuse_rows(path, table, "image that is named twice", table["image"].duplicated())
     splits = [SPLIT_NAMES.get(name.lower(), name) if name else "" for name in columns["split"]]
     odd = [split not in ("", "valid", "test") for split in splits]
     refuse_rows(path, table, "split that is not valid, test or empty", odd, "split")
-    odd = [bool(number) and not number.isdecimal() for number in columns["slice"]]
-    refuse_rows(path, table, "slice that is no whole number", odd, "slice")
-    slices = [int(number) if number else None for number in columns["slice"]]
+    slices = [slice_number(text) for text in columns["slice"]]
+    odd = [bool(text) and slice_number(text) is None for text in columns["slice"]]
+    wrong = f"slice that is no whole number of at most {MOST_DIGITS} digits"
+    refuse_rows(path, table, wrong, odd, "slice")
     kinds = names if normal else blank
     refuse_divided(path, columns["case"], splits)
     entries = [
@@ -105,6 +112,11 @@ def read_csv(path: Path, normal: Sequence[str] | None, abnormal: Sequence[str] |
     unused = sorted(set(table.columns) - {*COLUMNS, *OPTIONAL})
     notes = [f"columns that are not used: {' '.join(unused)}"] if unused else []
     return Source("csv", entries, notes)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; False also for a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises OSError for long names
 
 
 def refuse_divided(path: Path, cases: Sequence[str], splits: Sequence[str]) -> None:
@@ -131,8 +143,8 @@ def refuse_rows(
     """Raise UserError for the rows of a table that are bad, with the first values of a column."""
     rows = [number for number, value in enumerate(bad) if value]
     if rows:
-        values = some(repr(table[column].iloc[row]) for row in rows)
-        lines = some(row + 2 for row in rows)  # 1 is the header
+        values = some(one_line(repr(table[column].iloc[row])) for row in rows)
+        lines = some(table.index[row] + 2 for row in rows)  # 1 is the header
         raise UserError(f"{path}: {len(rows):,} x {what}: {values}, lines {lines}; fix the table")
 
 
@@ -148,7 +160,8 @@ def label_classes(
     unknown = [name for name in [*normal, *(abnormal or ())] if name.lower() not in present]
     if unknown:
         raise UserError(
-            f"{path} has no class {' '.join(unknown)}; its classes are {' '.join(present.values())}"
+            f"{path} has no class {' '.join(unknown)}; its classes are "
+            f"{one_line(' '.join(present.values()))}"
         )
     low = {name.lower() for name in normal}
     high = {name.lower() for name in abnormal or present} - low

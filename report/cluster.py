@@ -29,7 +29,9 @@ def submit(
     Returns reasons of failures by the folder of the test. UserError if the cluster, or an option of
     it, does not exist.
     """
-    trainings = [train for train, tests in work.items() if not all(test.done for test in tests)]
+    trainings = [
+        train for train, tests in work.items() if train.damage or not all(t.done for t in tests)
+    ]
     if not trainings:
         return {}
     executor = make_executor(request.root / "jobs", request.cluster, request.cluster_options)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mvfa.embedding import Entry, embedded, image_uri, overlay_uri, truth_uri
+from mvfa.embedding import Entry, drawn, embedded, image_uri, overlay_uri, truth_uri
 from mvfa.error_cases import error_cases
 from mvfa.panels import LABELS
 from report.study import DONE, Cell, Study, TableSpec, number
@@ -41,7 +41,7 @@ def gallery(study: Study) -> list[dict[str, Any]]:
             {
                 "label": cell.label,
                 "threshold": MIDDLE if threshold is None else threshold,
-                "pictures": [embedded(cell.folder, entry) for entry in cell.metrics["pictures"]],
+                "pictures": [embedded(cell.folder, e) for e in drawn(cell.folder, cell.metrics)],
                 "errors": error_cases(cell.folder, cell.metrics),
             }
         )
@@ -50,9 +50,9 @@ def gallery(study: Study) -> list[dict[str, Any]]:
 
 def entries_of(cell: Cell | None, label: str) -> dict[str, Entry]:
     """Return a run's pictures of a label, by the image's file; random ones come first."""
-    if cell is None:
+    if cell is None or cell.folder is None:
         return {}
-    entries = [e for e in cell.metrics["pictures"] if LABELS[e["label"]] == label]
+    entries = [e for e in drawn(cell.folder, cell.metrics) if LABELS[e["label"]] == label]
     return {e["file"]: e for e in sorted(entries, key=lambda e: e["rank"] != "random")}
 
 

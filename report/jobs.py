@@ -21,6 +21,8 @@ from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
 from mvfa.options import FEW, MIXED, SHOT_LISTS, ZERO
 from mvfa.recipe import LEVELS
+from mvfa.run_files import METRICS
+from report.damage import damage_of
 from report.experiments import (
     ALL_LEVELS_ROW,
     ALL_SHOTS_ROW,
@@ -41,7 +43,7 @@ from report.experiments import (
     objects_of,
     switch_flags,
 )
-from report.study import DONE, FAILED, Cell, load_cell
+from report.study import DONE, FAILED, MISSING, Cell, load_cell
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,21 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether metrics.json, which is written last, exists; always true without a script."""
-        return not self.script or (self.out / "metrics.json").is_file()
+        """Whether it has ended, and its files are whole; always true without a script."""
+        return not self.script or (self.ended and not self.damage)
+
+    @property
+    def ended(self) -> bool:
+        """Whether metrics.json, which is written last, exists."""
+        return (self.out / METRICS).exists()
+
+    @property
+    def damage(self) -> str:
+        """Why its files are not whole although it has ended, "" if they are."""
+        if not self.ended:
+            return ""
+        folder = self.out.parent if self.script.startswith("train") else None
+        return damage_of(self.out, folder)
 
 
 @dataclass(frozen=True)
@@ -395,7 +410,7 @@ def published_jobs(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[J
 def cell_result(spec: CellSpec, train: Path, test: Path, missing: str, failure: str) -> Cell:
     """Return the cell of a spec from the folders of its training and test.
 
-    Without results the cell is failed with the reason `failure`, or missing with `missing`.
+    Without whole results the cell is failed with the reason `failure`, or missing with `missing`.
     """
     cell = load_cell(
         spec.table,
@@ -408,8 +423,10 @@ def cell_result(spec: CellSpec, train: Path, test: Path, missing: str, failure: 
     )
     if cell.state != DONE and failure:
         return replace(cell, state=FAILED, reason=failure)
-    if cell.state != DONE:
+    if cell.state == MISSING:
         return replace(cell, reason=missing or cell.reason)
+    if cell.state == FAILED:  # its files are not whole
+        return cell
     return cell if spec.branch == "both" else branch_result(cell, spec.branch)
 
 

@@ -7,12 +7,14 @@ is one of them: one training and one test. This module needs no torch.
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dataset.catalog import CATALOG, PAPER_ORDER
-from mvfa.run_files import load_metrics
+from errors import UserError
+from mvfa.run_files import load_metrics, read_scores
 
 METRICS = ("image_auroc", "pixel_auroc")
 DONE = "done"
@@ -226,13 +228,19 @@ def load_cell(
 ) -> Cell:
     """Load a cell from the folders of its test and training.
 
-    It is done if the test has written metrics.json, else missing. UserError for a file that cannot
-    be read.
+    It is done if the test has written metrics.json, failed if its files are not whole, else
+    missing. A training whose files are not whole is left out.
     """
-    metrics = load_metrics(test)
+    try:
+        metrics = load_metrics(test)
+        read_scores(test)
+    except UserError as error:
+        return Cell(table, row, obj, seed, draw, FAILED, str(error))
     if metrics is None:
         return Cell(table, row, obj, seed, draw, MISSING, "not run")
-    trained = load_metrics(training) if training else None
+    trained = None
+    with suppress(UserError):
+        trained = load_metrics(training) if training else None
     return Cell(
         table,
         row,

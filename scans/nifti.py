@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.extras import need
+from dataset.layout import refuse_special
 from dataset.wording import one_line
 from errors import UserError
 from scans.volume import MOST_VALUES, NIFTI, Volume, finite_values, ras
@@ -51,6 +52,7 @@ MOST_INFLATED = 1032  # bytes that one byte of gzip can stand for
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn errors of reading a volume into UserError, and keep its warnings back."""
+    refuse_special(path)
     logger = need("nibabel.imageglobals", EXTRA).logger
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)  # it prints what it corrects in a header

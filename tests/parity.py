@@ -14,7 +14,7 @@ from torch import Tensor
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
 from dataset.catalog import object_info
-from dataset.folder import image_folder, record
+from dataset.folder import image_folder, make_records
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import Shots
 from mvfa import checkpoint
@@ -54,8 +54,8 @@ class Bench:
         normal = image_folder(REFERENCE / "data", obj, "valid", "good")
         abnormal = image_folder(REFERENCE / "data", obj, "valid", "Ungood")
         shots = Shots(
-            [record(self.info, normal, name) for name in ("n0.png", "n1.png")],
-            [record(self.info, abnormal, name) for name in ("a0.png", "a1.png")],
+            make_records(self.info, normal, ["n0.png", "n1.png"]),
+            make_records(self.info, abnormal, ["a0.png", "a1.png"]),
         )
         self.support = Support(shots, self.info, SIDE)
         self.tests = evaluation_set(REFERENCE / "data", self.info, SIDE)

@@ -269,7 +269,7 @@ FAULTS = {  # level, kind, a part of the text, files
     ),
     "text with the name of an image": (
         text(f"{GOOD}/2.png"),
-        ("error", "unreadable", "cannot identify image", (f"{GOOD}/2.png",)),
+        ("error", "unreadable", "its content is none of PNG, JPEG", (f"{GOOD}/2.png",)),
     ),
     "several pages": (
         stack(f"{GOOD}/8.tif"),
@@ -555,6 +555,18 @@ def test_a_cases_table_that_cannot_be_used_is_an_error(organ):
     findings = {f.kind: f for f in check(organ).findings}
     assert findings["cases_table"].level == "error"
     assert "has no column file case" in findings["cases_table"].text
+
+
+def test_lines_of_a_cases_table_that_no_image_has_are_a_warning(organ):
+    """They were passed over, and the case was guessed from the name."""
+    image = next((organ / "test" / "good" / "img").iterdir()).name
+    (organ / "cases.csv").write_text(
+        f"file,case\ntest/good/img/{image},1\n/test/good/img/{image},1\ntest/Good/x.png,2\ny.png,3\n"
+    )
+    findings = {f.kind: f for f in check(organ).findings}
+    assert findings["cases_unused"].level == "warning"
+    names = ("/test/good/img/" + image, "test/Good/x.png", "y.png")
+    assert findings["cases_unused"].files == names
 
 
 def test_missing_lists_are_noted_for_the_benchmark_only(tmp_path):

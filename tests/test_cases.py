@@ -125,7 +125,7 @@ def test_a_table_may_name_a_file_that_is_there_once(tmp_path):
         ("file,case,slice\na.png,1,x\n", r"line 2: slice 'x'; allowed are whole numbers"),
         ("file,case,slice\na.png,1,-3\n", r"line 2: slice '-3'"),
         ("file,case\na.png,1\na.png,2\n", r"line 3: a\.png is listed before, with another case"),
-        (b"file,case\n\xff\xfe,1\n", r"cannot be read \(.*utf-8"),
+        (b"file,case\n\xff\xfe,1\n", r"is not text in UTF-8 \(byte 10\)"),
     ],
 )
 def test_a_bad_table_is_one_line(tmp_path, text, message):

@@ -77,20 +77,20 @@ def test_a_mask_that_would_count_as_empty_is_refused(tmp_path, kind):
 @pytest.mark.parametrize("kind", HIGH)
 def test_a_mask_with_foreground_is_taken(tmp_path, kind):
     HIGH[kind]().save(tmp_path / "mask.png")
-    assert mask_content(tmp_path / "mask.png", 8) == (True, True)
+    assert mask_content(tmp_path / "mask.png", 8)[:2] == (True, True)
 
 
 @pytest.mark.parametrize("kind", EMPTY)
 def test_a_mask_that_holds_nothing_is_legal(tmp_path, kind):
     EMPTY[kind]().save(tmp_path / "mask.png")
-    assert mask_content(tmp_path / "mask.png", 8) == (False, False)
+    assert mask_content(tmp_path / "mask.png", 8)[:2] == (False, False)
 
 
 def test_a_region_may_vanish_in_the_resized_mask(tmp_path):
     dot = np.zeros((200, 200), np.uint8)
     dot[1, 1] = 255
     Image.fromarray(dot).save(tmp_path / "mask.png")
-    assert mask_content(tmp_path / "mask.png", 8) == (True, False)
+    assert mask_content(tmp_path / "mask.png", 8)[:2] == (True, False)
 
 
 def test_images_of_more_than_8_bit_are_counted(demo_root, tmp_path):

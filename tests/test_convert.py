@@ -231,7 +231,7 @@ MISTAKES = {  # of a table
     ),
     "slice in words": (
         lambda rows, _: [row.update(slice="12") for row in rows] and rows[3].update(slice="top"),
-        r"1 x slice that is no whole number: 'top', lines 5",
+        r"1 x slice that is no whole number of at most 18 digits: 'top', lines 5",
     ),
     "one label": (
         lambda rows, _: [row.update(label=0) for row in rows],
@@ -286,7 +286,7 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match=r"empty\.csv has no rows"):
         convert(request_of(tmp_path / "empty.csv", tmp_path))
-    with pytest.raises(UserError, match=r"binary\.csv cannot be read as CSV"):
+    with pytest.raises(UserError, match=r"binary\.csv is text in UTF-16; save it as UTF-8"):
         convert(request_of(tmp_path / "binary.csv", tmp_path))
     with pytest.raises(UserError, match=r"no file or folder .*absent"):
         convert(request_of(tmp_path / "absent", tmp_path))

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mvfa.distributed import World
+from errors import UserError
+from mvfa.distributed import World, join
 from mvfa.engine import Trainer
 from mvfa.state_file import read_state
 from tests.script_runs import ROOT, Runs
@@ -68,6 +69,41 @@ def test_one_process_needs_no_group():
     assert world.everyone(3) == world.collect(3) == [3]
     assert world.from_first(lambda: 4) == 4
     assert world.total([1.5], torch.device("cpu")) == [1.5]
+
+
+@pytest.mark.parametrize("size", ["", " ", "1"])
+def test_an_empty_variable_is_not_set(monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert join() == World()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"WORLD_SIZE": "auto"}, "WORLD_SIZE is 'auto', not a number from 1; "),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', not"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2', not"),
+        ({"WORLD_SIZE": "1.5"}, "WORLD_SIZE is '1.5', not"),
+        ({"RANK": None}, "RANK is not set, not a number from 0 to 1; "),
+        ({"RANK": "2"}, "RANK is '2', not a number from 0 to 1; "),
+        ({"RANK": "first"}, "RANK is 'first', not"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK is 'x', not a number from 0; "),
+        ({"MASTER_PORT": "port"}, "MASTER_PORT is 'port', not a number from 1 to 65535; "),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999', not"),
+        ({"MASTER_ADDR": None}, "the 2 processes could not be joined (.*MASTER_ADDR"),
+    ],
+)
+def test_odd_variables_are_one_line(monkeypatch, changes, message):
+    good = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    good |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in (good | changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message.replace("(.", r"\(.")) as found:
+        join()
+    assert "\n" not in str(found.value)
 
 
 @pytest.mark.parametrize("obj", ["Brain", "Chest"])

@@ -138,6 +138,11 @@ def test_an_existing_list_is_kept_without_overwrite(demo_root, tmp_path):
     first = path.read_text()
     write(1, overwrite=True)
     assert path.read_text() == first != "n-0: published\n"
+    (tmp_path / "Chest/2-shot.txt").unlink()
+    write(1)  # as after a stopped command: what is there is what it would write
+    assert len(list(path.parent.iterdir())) == 2
+    with pytest.raises(UserError, match=r"2-shot.txt, .*4-shot.txt would be lost"):
+        write(2)
 
 
 def make_folder(root: Path, names: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Training steps, the memory bank and predictions, on random images and adapters."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -90,8 +91,25 @@ def test_a_non_finite_loss_stops(mvfa, text):
     batches = loader(mvfa, Pictures())
     trainer = Trainer(mvfa, released_objective(), 1e-3)
     broken = {noun: value * float("nan") for noun, value in text.items()}
-    with pytest.raises(UserError, match="the loss became nan"):
+    with pytest.raises(UserError, match="the loss became nan: the text features are not finite"):
         trainer.step(next(batches.batches()), batches, broken)
+
+
+def test_the_message_names_what_is_not_finite(mvfa, text):
+    """Only adapters that have diverged are a matter of the learning rate."""
+    batches = loader(mvfa, Pictures())
+    trainer = Trainer(mvfa, released_objective(), 1e-3)
+    batch = next(batches.batches())
+    broken = batch._replace(features=batch.features / 0)
+    with pytest.raises(
+        UserError, match=r"features of images are not finite; .*--clip_path"
+    ) as said:
+        trainer.step(broken, batches, text)
+    assert "--learning_rate" not in str(said.value)
+    with torch.no_grad():
+        next(mvfa.adapters("det").parameters()).fill_(math.inf)
+    with pytest.raises(UserError, match="adapters are not finite; lower --learning_rate"):
+        trainer.step(batch, batches, text)
 
 
 def test_training_reports_the_loss_of_an_image(mvfa, text):

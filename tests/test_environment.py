@@ -5,16 +5,21 @@ import torch
 
 from errors import UserError
 from mvfa import environment
+from mvfa.calibrate_options import parse as parse_calibrate
 from mvfa.environment import compile_network, set_up
+from mvfa.locks import released
 from mvfa.options import parse
+from mvfa.run_files import FILES
 from tests.image_sets import drawn_adapters
+from utils import choose_device
 
 
 def settings(monkeypatch, tmp_path, device: str, *flags: str) -> tuple:
     """Return precision, workers and test batch size of a run on a device that need not exist."""
     monkeypatch.setattr(environment, "choose_device", lambda _: torch.device(device))
     options = parse("test_few", ["--obj", "Brain", "--out", str(tmp_path / "out"), *flags])
-    env = set_up(options)
+    with released():
+        env = set_up(options)
     assert str(env.device) == device
     as_dict = env.as_dict()
     assert as_dict.pop("device") == device
@@ -46,6 +51,46 @@ def test_a_device_that_cannot_be_used_is_refused(tmp_path):
         options = parse("test_few", f"--obj Brain --device {device} --out {tmp_path}".split())
         with pytest.raises(UserError, match=f"--device {device} cannot be used here; usable: cpu"):
             set_up(options)
+
+
+def test_workers_have_room_in_shared_memory(monkeypatch, tmp_path, capsys):
+    """Of 64 MB, as a container has: three batches each of 32 images of 240 x 240 pixels."""
+    monkeypatch.setattr(environment, "shared_memory", lambda: 64 * 2**20)
+    batch = ["--test_batch_size", "64"]
+    assert settings(monkeypatch, tmp_path, "cuda", "--workers", "8") == ("fp16", 4, 32)
+    assert "note: /dev/shm has room for 4 of 8 workers; " in capsys.readouterr().err
+    assert settings(monkeypatch, tmp_path, "cuda", *batch)[1] == 2
+    assert "note: /dev/shm has room for 2 of 4 workers; " in capsys.readouterr().err
+    monkeypatch.setattr(environment, "shared_memory", lambda: None)
+    assert settings(monkeypatch, tmp_path, "cuda", *batch)[1] == 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_where_a_file_is_written_is_refused_first(tmp_path, name):
+    (tmp_path / name).mkdir()
+    options = parse("test_few", ["--obj", "Brain", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match=f"{name} is a folder, .* pass another --out"):
+        set_up(options)
+
+
+def test_so_is_one_in_the_place_of_a_checkpoint_or_a_detector(tmp_path):
+    for name in ("Brain-4shot.pth", "Brain-4shot.state", "Brain-4shot.detector"):
+        (tmp_path / name).mkdir()
+        flags = ["--obj", "Brain", "--save_path", str(tmp_path), "--shot", "4"]
+        if name.endswith("detector"):
+            options = parse_calibrate(flags)
+        else:
+            options = parse("train_few", [*flags, "--out", str(tmp_path / "out")])
+        with pytest.raises(UserError, match=f"{name} is a folder"):
+            set_up(options)
+        (tmp_path / name).rmdir()
+
+
+@pytest.mark.parametrize("device", ["meta", "xla", "privateuseone", "hpu", "cuda:-1", ""])
+def test_a_device_without_numbers_is_refused(device):
+    with pytest.raises(UserError, match=f"--device {device} cannot be used here; usable: cpu"):
+        choose_device(device)
 
 
 def test_compilation_needs_a_compiler(monkeypatch, tiny, tmp_path):

@@ -16,11 +16,14 @@ def write_run(folder, grey: int) -> None:
     entries = []
     for index, label in enumerate((0, 1)):
         names = {part: f"pictures/{index:05d}-{part}.png" for part in ("image", "map", "mask")}
-        Image.new("L", (24, 24), grey).save(folder / names["image"])
+        names["panel"] = f"pictures/{index:05d}.jpg"
+        for part in ("image", "panel"):
+            Image.new("L", (24, 24), grey).save(folder / names[part])
         for part in ("map", "mask"):
             Image.fromarray(half * label).save(folder / names[part])
-        entries.append({"label": label, **names})
-    (folder / "metrics.json").write_text(json.dumps({"pictures": entries}))
+        entries.append({"file": "a.png", "label": label, "score": 0.5, "rank": "worst", **names})
+    metrics = {"image_auroc": 0.5, "pictures": entries}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def test_rows_are_runs_and_abnormal_images_come_first(tmp_path):

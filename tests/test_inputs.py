@@ -1,7 +1,10 @@
 """Faults of a data set are refused before the first step, and cost no finished training."""
 
+import io
 import re
 import shutil
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from tests.wide_images import WIDE_COPIES
 
 FAULTS = {
     "one label": r"got 5 abnormal and 0 normal images",
-    "empty masks": r"got 0 abnormal and 5120 normal pixels",
+    "empty masks": r"got 0 abnormal and 10240 normal pixels",
     "masks of 0 and 1": (
         r"000\.png marks something, but no pixel is foreground: "
         r"got grey values 0 1 .*as 255 and background as 0, or pass --mask_rule any"
@@ -28,13 +31,30 @@ FAULTS = {
     "several pages": r"004\.tif holds more than one image",
     "not finite": r"004\.tif has values that are not finite",
     "missing mask": r"no mask .*004\.png",
+    "two masks": r"004\.png has several masks in .* \(004\.png 004\.bmp\); keep one",
+    "mask of another shape": r"004\.png has \d+ x \d+ pixels, and its image .*4\.png \d+ x \d+; al",
     "dangling link": r"004\.png is a link that leads nowhere",
 }
+
+
+SCRIPTS = [
+    *product(("train_few", "train_zero"), ("last", "valid", "test")),
+    ("test_few", ""),
+    ("test_zero", ""),
+]
 
 
 @pytest.fixture
 def runs(tiny_path, demo_root, tmp_path) -> Runs:
     return Runs(tiny_path, demo_root, tmp_path)
+
+
+@cache
+def bomb() -> bytes:
+    """Return the PNG of an image of more than 179 megapixels."""
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    return file.getvalue()
 
 
 def damaged(demo_root: Path, tmp_path: Path, fault: str) -> Path:  # noqa: C901  # a list of cases
@@ -55,7 +75,7 @@ def damaged(demo_root: Path, tmp_path: Path, fault: str) -> Path:  # noqa: C901 
     elif fault == "unreadable header":
         last.write_bytes(b"not an image")
     elif fault == "too large":
-        Image.new("1", (20_000, 20_000)).save(last)
+        last.write_bytes(bomb())
     elif fault in ("several pages", "not finite"):
         last.unlink()
         value = 1.0 if fault == "several pages" else float("nan")
@@ -64,6 +84,10 @@ def damaged(demo_root: Path, tmp_path: Path, fault: str) -> Path:  # noqa: C901 
         image.save(last.with_suffix(".tif"), save_all=True, append_images=more)
     elif fault == "missing mask":
         masks[-1].unlink()
+    elif fault == "two masks":
+        Image.open(masks[-1]).save(masks[-1].with_suffix(".bmp"))
+    elif fault == "mask of another shape":
+        Image.open(masks[-1]).resize((60, 30)).save(masks[-1])
     elif fault == "dangling link":
         last.unlink()
         last.symlink_to("nowhere.png")
@@ -72,17 +96,17 @@ def damaged(demo_root: Path, tmp_path: Path, fault: str) -> Path:  # noqa: C901 
     return data
 
 
-@pytest.mark.parametrize("script", ["train_few", "train_zero", "test_few", "test_zero"])
+@pytest.mark.parametrize(("script", "select"), SCRIPTS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_test_set_is_refused_before_the_first_step(
-    runs, tiny, tmp_path, demo_root, script, fault, monkeypatch
+    runs, tiny, tmp_path, demo_root, script, select, fault, monkeypatch
 ):
     monkeypatch.setattr(engine.Trainer, "step", lambda *_: pytest.fail("a step was made"))
     data = damaged(demo_root, tmp_path, fault)
     for other in OTHERS:
         (data / f"{other}_AD").symlink_to(demo_root / "data" / f"{other}_AD")
-    if script.startswith("train"):
-        more = ["--select", "last"]
+    if select:
+        more = ["--select", select]
     else:
         model = MVFA(tiny.visual, 64, (1, 2, 3, 4), released_form())
         checkpoint.save(tmp_path / "adapters.pth", checkpoint.adapter_state(model), {})

@@ -4,6 +4,7 @@ import builtins
 import ctypes
 import subprocess
 import sys
+import warnings
 
 import psutil
 import pytest
@@ -58,6 +59,17 @@ def test_the_peak_is_measured_without_resource(monkeypatch):
         builtins.__import__("resource")
     resident = psutil.Process().memory_info().rss
     assert memory.peak_memory(CPU)["host"] == pytest.approx(resident, rel=0.1)
+
+
+def test_numpy_does_not_warn_of_small_numbers():
+    """At its lowest version it does, when it finds out that they are zero."""
+    text = "The value of the smallest subnormal for <class 'numpy.float32'> type is zero."
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        memory.tune_process()
+        warnings.warn(text, stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(warning.message) for warning in said] == ["another"]
 
 
 @pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])

@@ -66,7 +66,7 @@ def test_files_of_8_bit_are_pillows_whatever_the_rule(tmp_path, mode, suffix):
     pixels = read_pixels(path)
     assert (pixels.bits, pixels.wide, pixels.values.dtype) == (8, False, np.uint8)
     assert np.array_equal(np.asarray(pixels_to_rgb(pixels, AUTO)), expected)
-    assert not check_file(path)
+    assert not check_file(path).wide
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_png_of_16_bit_keeps_every_bit(tmp_path, kind, channels):
     pixels = read_pixels(tmp_path / "a.png")
     assert np.array_equal(pixels.values, values[..., :3] if channels > 2 else values[..., 0])
     assert (pixels.values.dtype, pixels.bits, pixels.full) == (np.uint16, 16, (0, 65535))
-    assert check_file(tmp_path / "a.png")
+    assert check_file(tmp_path / "a.png").wide
 
 
 @pytest.mark.parametrize("photometric", [0, 1, 2])
@@ -91,7 +91,7 @@ def test_tiff_of_more_than_8_bit_keeps_every_bit(tmp_path, dtype, order, photome
     assert np.array_equal(pixels.values, values)
     assert pixels.values.dtype == np.dtype(dtype)
     assert pixels.inverted == (photometric == 0)
-    assert check_file(tmp_path / "a.tif")
+    assert check_file(tmp_path / "a.tif").wide
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int16, np.uint32, np.int32, np.float32])
@@ -269,7 +269,7 @@ def test_a_wide_copy_gives_the_pixels_of_8_bit(tmp_path, demo_root, kind):
         write(tmp_path / f"wide{suffix}", grey)
         expected = load_image(tmp_path / "narrow.png", 24)
         assert torch.equal(load_image(tmp_path / f"wide{suffix}", 24), expected)
-        assert check_file(tmp_path / f"wide{suffix}")
+        assert check_file(tmp_path / f"wide{suffix}").wide
 
 
 def test_dicom_of_8_bit_is_as_it_is(tmp_path):
@@ -279,7 +279,7 @@ def test_dicom_of_8_bit_is_as_it_is(tmp_path):
     for rule in ("auto", "minmax", "full"):
         image = np.asarray(read_rgb(tmp_path / "a.DCM", intensity(rule)))
         assert np.array_equal(image, np.repeat(values[..., None], 3, axis=2))
-    assert not check_file(tmp_path / "a.DCM")
+    assert not check_file(tmp_path / "a.DCM").wide
     write_dicom(tmp_path / "b.dcm", values, PhotometricInterpretation="MONOCHROME1")
     assert np.array_equal(np.asarray(read_rgb(tmp_path / "b.dcm", AUTO))[..., 0], 255 - values)
 

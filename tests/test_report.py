@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from dataset.catalog import PAPER_ORDER
-from errors import UserError
 from mvfa.embedding import embedded
 from mvfa.panels import Picture, overlay
 from mvfa.pictures import write_pictures
@@ -343,11 +342,19 @@ def test_an_empty_study_has_a_page(tmp_path):
     assert "No test of this study has written pictures." in text
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_picture_that_cannot_be_shown_is_named_and_left_out(tmp_path, capsys):
+    """The page is written with the others."""
     study = invented(tmp_path / "runs")
-    (tmp_path / "runs/brain/pictures/0001-map.png").unlink()
-    with pytest.raises(UserError, match=r"0001-map\.png cannot be read"):
-        write_report(study, tmp_path / "report")
+    pictures = tmp_path / "runs" / "brain" / "pictures"
+    whole = write_report(study, tmp_path / "whole").read_text().count('<figure class="picture')
+    (pictures / "0001-map.png").unlink()
+    (pictures / "0002.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    text = write_report(study, tmp_path / "report").read_text()
+    assert text.count('<figure class="picture') == whole - 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2].split(" cannot")[0] for line in said] == [
+        str(pictures / name) for name in ("0001-map.png", "0002.png")
+    ]
 
 
 def test_cells_from_folders(tmp_path):
@@ -356,8 +363,9 @@ def test_cells_from_folders(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"image_auroc": 0.5}))
     assert load_cell(**place).percent("image_auroc") == 50
     (tmp_path / "metrics.json").write_text('{"image_auroc": 0.')
-    with pytest.raises(UserError, match="cannot be read as JSON"):
-        load_cell(**place)
+    cell = load_cell(**place)
+    assert cell.state == FAILED
+    assert "metrics.json cannot be read as JSON; remove it and run again" in cell.reason
 
 
 def test_curves_are_read_from_their_own_file(tmp_path):
@@ -375,8 +383,7 @@ def test_curves_are_read_from_their_own_file(tmp_path):
         assert load_cell(**cell).measures("image", branch) == {"auroc": auroc} | points
     assert load_cell(**cell).measures("image", "memory") == {}
     (tmp_path / "curves.json").write_text("[]")
-    with pytest.raises(UserError, match=r"curves\.json is not a run's curves\.json"):
-        load_cell(**cell)
+    assert "curves.json is not a run's curves.json" in load_cell(**cell).reason
 
 
 def trained(kind: str, row: str, rate: float, **recipe) -> Cell:

@@ -17,7 +17,8 @@ from mvfa.selection import Selection
 from mvfa.state_file import State, group, grouped, read_state, write_state
 from tests.script_runs import Runs
 
-TIMES = ("seconds", "peak_memory_bytes")  # of metrics.json: what no two runs share
+# of metrics.json: what no two runs share
+TIMES = ("seconds", "peak_memory_bytes", "sha256")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from errors import UserError
 from tests.conftest import TOLERANCE
 from tests.script_runs import ROOT
 from tests.test_structure import sources
+from tests.troubles import largest_file
 from utils import (
     FOREIGN_PART_SECONDS,
     machine,
@@ -59,6 +60,22 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         writable(tmp_path / "file" / "deep", "--out")
     writable(tmp_path / "new" / "deep", "--out")
     assert (tmp_path / "new" / "deep").is_dir()
+
+
+def test_an_error_names_the_file_that_is_written(tmp_path):
+    """Not its part; an error of another file, which is read, keeps its name."""
+    source = tmp_path / "gone"
+    with largest_file(10), pytest.raises(OSError, match="File too large") as full:
+        write_whole(tmp_path / "file", lambda part: part.write_bytes(bytes(11)))
+    assert full.value.filename == str(tmp_path / "file")
+    with pytest.raises(FileNotFoundError) as missing:
+        write_whole(tmp_path / "file", lambda part: part.write_bytes(source.read_bytes()))
+    assert missing.value.filename == str(source)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as folder:
+        write_whole(tmp_path / "folder", lambda part: part.write_bytes(b""))
+    assert (folder.value.filename, folder.value.filename2) == (str(tmp_path / "folder"), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
 
 
 def test_a_seed_decides_all_random_numbers():

@@ -92,7 +92,7 @@ def test_a_fault_is_seen(tmp_path, monkeypatch, action, reason):
     (outside / "old").touch()
     bench = Bench([File("a", b"seed")], lambda path: path.read_bytes())
     monkeypatch.setitem(TARGETS, "faulty", Target(lambda _: bench, own=action == "change"))
-    monkeypatch.setattr(run, "SECONDS", 0.1 if action == "wait" else 5)
+    monkeypatch.setattr(run, "SECONDS", 0.1 if action == "wait" else 60)
     monkeypatch.setattr(run, "MEMORY", 1e8)
     fuzz = Fuzz("faulty", tmp_path / "fuzz")
     fuzz.bench = bench._replace(read=lambda path: misread(action, outside, path))
