@@ -55,13 +55,19 @@ LEAST = 2**27  # bytes that an upload may have
 
 @dataclass(frozen=True)
 class Target:
-    """A reader: its valid files, its inputs of a structure, and whether changes are to be seen.
+    """A reader, and how its answers are judged.
 
-    `weight` says how many of the inputs are its: about how many a second it reads.
+    Args:
+        make: see above.
+        own: whether its files have a digest, so that a changed one may not be taken.
+        cache: whether it returns None for what it cannot use.
+        weight: its share of the inputs.
+
     """
 
     make: Callable[[Path], "Bench"]
     own: bool = False
+    cache: bool = False
     weight: int = 4
 
 
@@ -351,13 +357,13 @@ TARGETS = {
     "CLIP weights": Target(weights, weight=8),
     "detector": Target(detectors, own=True, weight=8),
     "training state": Target(states, own=True, weight=6),
-    "text-cache entry": Target(text_entries, own=True, weight=6),
+    "text-cache entry": Target(text_entries, own=True, cache=True, weight=6),
     "results of a run": Target(sealed_results, own=True),
     "metrics and curves": Target(results, weight=2),
     "scores.csv": Target(scores),
     "archive": Target(archives, weight=6),
     "upload": Target(uploads),
     "ledger": Target(ledgers, weight=2),
-    "part of a download": Target(origins, weight=2),
+    "part of a download": Target(origins, cache=True, weight=2),
     "log of predict.py": Target(prediction_logs, weight=2),
 }
