@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from dataset.layout import refuse_special
 from dataset.wording import one_line
 from errors import UserError
 
@@ -34,7 +33,6 @@ def readable(path: Path) -> Iterator[None]:
     Every error: what a damaged file makes of a decoder (struct.error, MemoryError, RecursionError,
     DecompressionBombError ...) is not documented, and changes with its version.
     """
-    refuse_special(path)
     try:
         yield
     except UserError:

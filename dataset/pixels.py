@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset.files import opened, readable, refuse_stack
 from dataset.intensity import AUTO, FULL, Intensity, to_bytes
-from dataset.layout import is_dicom_name
+from dataset.layout import is_dicom_name, refuse_special
 from dataset.pixel_values import Pixels
 from dataset.wide import path_is_png, wide_format, wide_values
 from errors import UserError
@@ -31,6 +31,7 @@ def read_pixels(path: Path) -> Pixels:
     Files of 8 bit give uint8: [H, W] for grey, else RGB [H, W, 3], as Pillow converts them. Raises
     UserError if the file cannot be read, holds several images, or has values that are not finite.
     """
+    refuse_special(path)
     if is_dicom_name(path):
         pixels = dicom_pixels(path)
     elif (wide := wide_format(path)) is None:

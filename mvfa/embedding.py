@@ -21,7 +21,7 @@ from dataset.files import opened
 from errors import UserError
 from mvfa.panels import Pixels, colours, outline, overlay
 
-MIME_TYPES = {".png": "image/png", ".webp": "image/webp"}
+MIME_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 QUALITY = 75  # of WebP images; a 240 px image takes about 5 kB
 PANEL_QUALITY = 60
 PANEL_WIDTH = 1_400  # pixels; a page shows panels at 1080 at most
@@ -81,7 +81,9 @@ def drawn(folder: Path, metrics: Mapping[str, Any]) -> list[Entry]:
     """
     shown = []
     for entry in metrics.get("pictures") or []:
-        found = (problem_of(folder, kind, entry[kind]) for kind in ENDINGS if entry[kind])
+        found = (
+            problem_of(folder, kind, entry[kind]) for kind in ENDINGS if entry[kind] is not None
+        )
         problem = next(filter(None, found), "")
         if problem:
             tell(problem)

@@ -42,10 +42,18 @@ class Each:
 
 @dataclass(frozen=True)
 class Many:
-    """A list, whose values follow a schema; `length` None: of any length."""
+    """A list, whose values follow a schema.
+
+    Args:
+        schema: of its values.
+        length: of the list; None: any.
+        least: the least length.
+
+    """
 
     schema: "Schema"
     length: int | None = None
+    least: int = 0
 
 
 Schema: TypeAlias = Callable[[Any], bool] | Entries | Each | Many
@@ -73,7 +81,7 @@ def fits(value: Any, schema: Schema) -> bool:
         return mapping(value)
     if isinstance(schema, Many):
         of_length = isinstance(value, list) and schema.length in (None, len(value))
-        return of_length and None not in value
+        return of_length and len(value) >= schema.least and None not in value
     return schema(value)
 
 

@@ -17,6 +17,7 @@ from prediction.discovery import DICOM, IMAGE, VOLUME, Source, find, kind_of
 MEGABYTE = 2**20
 UNPACKED = 5  # a zip file may unpack to so many times the size of an upload
 MOST_ENTRIES = 20_000  # of a zip file
+DEEPEST = 32  # folders of a name: walking them takes time that grows with their square
 MOST_VALUES = 2**28  # of a scan: 1 GiB of float32, such as 1,024 slices of 512 x 512
 ENCRYPTED = 1  # of a zip entry's flags
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -179,22 +180,34 @@ def plain_entries(
         raise UserError(f"{name} holds {len(entries)} files; at most {MOST_ENTRIES} are unpacked")
     for entry in entries:
         place = PurePosixPath(entry.filename.replace("\\", "/"))
-        if not place.name:
-            raise UserError(f"{name} holds a file without a name; zip it again")
-        if entry.is_dir() or any(part.startswith(".") and part != ".." for part in place.parts):
+        if entry.filename.endswith("/") or hidden(place):
             continue
-        if "__MACOSX" in place.parts:
-            continue
+        check_place(name, entry, place)
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
             raise UserError(f"{name} holds a link or a device, {place}; zip plain files only")
-        if place.is_absolute() or ".." in place.parts or ":" in entry.filename:
-            raise UserError(f"{name} holds {place}, which leads out of it; zip it again")
         if entry.flag_bits & ENCRYPTED:
             raise UserError(f"{name} is encrypted; zip it again without a password")
         if entry.compress_type not in METHODS:  # others inflate without a bound of memory
             raise UserError(f"{name} is not compressed by deflate; zip it again, as most do")
         yield entry, place
+
+
+def check_place(name: str, entry: zipfile.ZipInfo, place: PurePosixPath) -> None:
+    """Raise UserError for an entry without a name, one that leads out, and one too deep."""
+    if not entry.filename:
+        raise UserError(f"{name} holds a file without a name; zip it again")
+    if place.is_absolute() or ".." in place.parts or ":" in entry.filename:
+        raise UserError(f"{name} holds {place}, which leads out of it; zip it again")
+    if len(place.parts) > DEEPEST:
+        raise UserError(f"{name} holds a file more than {DEEPEST} folders deep; zip it again")
+
+
+def hidden(place: PurePosixPath) -> bool:
+    """Return whether an entry is hidden, or one that an archiver of macOS adds."""
+    return any(
+        part == "__MACOSX" or (part.startswith(".") and part != "..") for part in place.parts
+    )
 
 
 def write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:

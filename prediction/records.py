@@ -8,12 +8,13 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from mvfa.schema import Entries, Many, finite, mapping, one_of, problem, text, whole
 from utils import naming, sweep, write_whole
 
 RUN = "run.json"
@@ -43,6 +44,27 @@ DISCOVERY = "discovery"  # the column of --fdr
 Record = dict[str, Any]
 
 
+def blank_or(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return a predicate for "", which a volume has in some columns, and what another takes."""
+    return lambda value: value == "" or check(value)
+
+
+ROW = Entries(
+    {
+        "score": finite,
+        "label": one_of("normal", "abnormal"),
+        "threshold": finite,
+        "p_value": blank_or(finite),
+        "normals_below": blank_or(whole),
+        "normals": blank_or(whole),
+        "slice": blank_or(whole),
+    },
+    needed=("score", "label", "threshold", "p_value", "normals_below", "normals"),
+)
+SCORED = Entries({"name": text, "rows": Many(ROW, least=1), "notes": Many(text)}, ("name", "rows"))
+FAILED = Entries({"name": text, "error": text}, ("name", "error"))
+
+
 def log_files(out: Path) -> list[Path]:
     """List the logs of a run, also those of its jobs."""
     return sorted(out.glob("rows*.jsonl"))
@@ -69,8 +91,8 @@ def parsed(line: bytes) -> Record | None:
         return None
     with suppress(ValueError, RecursionError):
         record = json.loads(line)
-        if isinstance(record, dict) and isinstance(record.get("name"), str):
-            return record
+        schema = FAILED if mapping(record) and "error" in record else SCORED
+        return None if problem(record, schema) else record
     return None
 
 

@@ -21,6 +21,7 @@ CHUNK = 2**20  # bytes
 MOST_FILES = 1_000_000  # of one archive; the largest published one has about 30,000
 MOST_GROWTH = 100  # unpacked bytes per byte of the archive: PNG files hardly shrink
 ALLOWANCE = 2**28  # bytes that any archive may unpack to
+DEEPEST = 32  # folders of a name: walking them takes time that grows with their square
 SKIPPED = ("__MACOSX",)  # folders that an archiver of macOS adds
 DAMAGED = (
     tarfile.TarError,
@@ -80,8 +81,8 @@ def members(path: Path) -> Iterator[Iterator[Member]]:
 def safe_parts(name: str, path: Path) -> tuple[str, ...]:
     """Return the folders and the file name of an entry.
 
-    Raises UserError for a name that leads elsewhere: empty, absolute, with "..", a drive, a
-    backslash or a control character.
+    Raises UserError for a name that leads elsewhere (empty, absolute, with "..", a drive, a
+    backslash or a control character) or too deep.
     """
     plain = PurePosixPath(name)
     parts = plain.parts
@@ -93,6 +94,8 @@ def safe_parts(name: str, path: Path) -> tuple[str, ...]:
     )
     if odd or not name.isprintable():
         raise UserError(f"{path} holds {name[:100]!r}, which would be written elsewhere; refused")
+    if len(parts) > DEEPEST:
+        raise UserError(f"{path} holds {name[:100]!r}, more than {DEEPEST} folders deep; refused")
     return parts
 
 

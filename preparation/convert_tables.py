@@ -50,8 +50,10 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
     except ValueError as error:  # as is what pandas raises
         raise UserError(f"{path} cannot be read as CSV ({one_line(error)}); fix it") from error
     table.columns = [str(name).strip().lower() for name in table.columns]
-    if not isinstance(table.index, pd.RangeIndex):  # the first fields, then, were taken for it
-        raise UserError(f"{path} has rows of more fields than its header has; fix it")
+    if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for one
+        raise UserError(
+            f"{path} cannot be read as CSV (its rows have more fields than its first line); fix it"
+        )
     if twice := sorted(set(table.columns[table.columns.duplicated()])):
         raise UserError(f"{path} has two columns {one_line(' '.join(twice))}; keep one")
     missing = [name for name in needed if name not in table.columns]

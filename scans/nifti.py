@@ -128,7 +128,6 @@ def read_values(path: Path, image: Any, index: int | None) -> npt.NDArray[np.flo
     with readable(path):
         stored = image.get_data_dtype()
         shape = tuple(int(size) for size in image.shape)
-    refuse_cut_off(path, image)
     if stored.kind not in "iuf":
         what = "colours (RGB)" if stored.names else str(stored)
         raise UserError(
@@ -136,6 +135,7 @@ def read_values(path: Path, image: Any, index: int | None) -> npt.NDArray[np.flo
             "one channel or the magnitude"
         )
     taken = pick(path, shape, index)
+    refuse_cut_off(path, image)
     with readable(path):
         if len(taken) == 2:
             trailing = (0,) * (len(shape) - 4)

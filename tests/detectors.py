@@ -1,17 +1,21 @@
 """Small detectors with random adapters, sentences and memory banks: nothing is trained."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from CLIP.adapter import MVFA
 from CLIP.hashing import file_hash
 from CLIP.weights import create_model
 from dataset.intensity import Intensity
+from mvfa import detector_file
 from mvfa.calibration import Calibration
 from mvfa.detector import Detector
+from mvfa.detector_file import read_description
 from mvfa.detector_making import Spans
 from mvfa.detector_settings import Settings
 from mvfa.evaluation import fuse
@@ -102,3 +106,13 @@ def calibrate(detector: Detector, images: torch.Tensor) -> None:
     detector.map_ranges = ranges
     scores = torch.tensor([detector.fuse(raw)[0] for raw in raws])
     detector.calibrate(replace(unscored, normal_scores=scores.numpy()), ranges)
+
+
+def write_described(source: Path, path: Path, **changes: object) -> None:
+    """Write a detector again with another description, and digests that fit.
+
+    Whoever made the file could make those, too.
+    """
+    text = json.dumps(read_description(source) | changes)
+    metadata = {detector_file.KEY: text, detector_file.DIGEST: detector_file.text_hash(text)}
+    save_file(load_file(source), path, metadata=metadata)

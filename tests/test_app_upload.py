@@ -101,6 +101,8 @@ def test_a_zip_file_is_unpacked_without_what_is_hidden(tmp_path, folder):
         ("..\\out.png", stat.S_IFREG | 0o644, "leads out of it"),
         ("/tmp/out.png", stat.S_IFREG | 0o644, "leads out of it"),
         ("C:\\out.png", stat.S_IFREG | 0o644, "leads out of it"),
+        ("", stat.S_IFREG | 0o644, "a file without a name"),
+        ("x/" * 32 + "a.png", stat.S_IFREG | 0o644, "more than 32 folders deep"),
         ("link.png", stat.S_IFLNK | 0o777, "a link or a device"),
         ("pipe.png", stat.S_IFIFO | 0o644, "a link or a device"),
     ],

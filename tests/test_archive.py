@@ -28,7 +28,8 @@ def make_tar(path, entries, mode="w:gz"):
 def make_zip(path, entries):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in entries.items():
-            file.writestr(name, content or b"")
+            entry = name if name.endswith("/") else zipfile.ZipInfo(name)  # the name may be ""
+            file.writestr(entry, content or b"", zipfile.ZIP_DEFLATED)
     return path
 
 
@@ -69,7 +70,8 @@ def test_files_are_written_and_hidden_ones_left_out(tmp_path, name):
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize(
-    "entry_name", ["/etc/passwd", "../up.png", "a/../../up.png", "C:\\up.png", "a\\..\\up", "a\nb"]
+    "entry_name",
+    ["", "/etc/passwd", "../up.png", "a/../../up.png", "C:\\up.png", "a\\..\\up", "a\nb"],
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name, entry_name):
     path = MAKERS[name](tmp_path / name, {"Brain_AD/a.png": b"a", entry_name: b"b"})
@@ -77,6 +79,16 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, name, entry_name):
         pass
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_names_of_too_many_folders_are_refused(tmp_path, name):
+    path = MAKERS[name](tmp_path / name, {f"{'x/' * 31}y": b"a"})
+    with unpacked(path, tmp_path):
+        pass
+    path = MAKERS[name](tmp_path / name, {f"{'x/' * 32}y": b"a"})
+    with pytest.raises(UserError, match="more than 32 folders deep"), unpacked(path, tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(

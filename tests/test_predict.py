@@ -24,6 +24,7 @@ from mvfa.detector_file import (
     read_tensors,
     tensors_hash,
 )
+from tests.detectors import write_described
 from tests.script_runs import ROOT, Runs, start
 
 SHARED = ("--img_size", 32, "--features_list", 1, 2, 3, 4)
@@ -326,12 +327,14 @@ def test_a_header_that_names_no_tensors_is_refused(brain, tmp_path, entry):
 
 
 def test_a_description_without_ranges_is_refused(made, brain, tmp_path):
-    detector = Detector.load(brain, clip_path=made.weights)
     for ranges in ({}, {"text": [0, 1]}, {"text": [0, 1], "memory": [0, 1], "fused": [1, "x"]}):
-        detector.map_ranges = ranges
-        detector.save(tmp_path / "x.detector")
-        with pytest.raises(UserError, match="calibration cannot be read"):
+        write_described(brain, tmp_path / "x.detector", map_ranges=ranges)
+        with pytest.raises(UserError, match=r"map_ranges\.[\w.]+ is"):
             Detector.load(tmp_path / "x.detector", clip_path=made.weights)
+    ranges = {"text": [1, 0], "memory": [0, 1], "fused": [0, 1]}
+    write_described(brain, tmp_path / "x.detector", map_ranges=ranges)
+    with pytest.raises(UserError, match="calibration cannot be read"):
+        Detector.load(tmp_path / "x.detector", clip_path=made.weights)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ CSV_FAULTS = {
         f"image,label,slice\n{Path(__file__)},0,{'9' * 5_000}\n",
         r"image of another type|slice that is no whole number",
     ),
-    "more fields": ("image,label\na.png,0,x\n", r"has rows of more fields than its header has"),
+    "more fields": ("image,label\na.png,0,x\n", r"rows have more fields than its first l"),
     "nothing": ("", r"cannot be read as CSV \(No columns"),
     "fields": ('image,label\n"a.png,0\n', r"cannot be read as CSV \("),
 }

@@ -24,16 +24,18 @@ from dataset.pixels import check_file, pixels_to_rgb, read_rgb
 from dataset.shots import find, read_list
 from errors import UserError
 from mvfa import checkpoint, own_files
+from mvfa.calibration import shift_warning
 from mvfa.detector import Detector
 from mvfa.detector_file import read_description, read_tensors
-from mvfa.run_files import read_scores
+from mvfa.run_files import digest, load_metrics, read_scores
 from mvfa.run_page import run_page
 from mvfa.state_file import read_state
 from mvfa.text_cache import read_entry
 from prediction.app_upload import Limits, collect
 from prediction.discovery import VOLUME, Source
+from prediction.page import summarise, write_page
 from prediction.reading import Reading, load
-from prediction.records import begin, records
+from prediction.records import begin, records, write_table
 from preparation.archive import unpacked
 from preparation.assets import Item
 from preparation.convert_tables import read_csv
@@ -53,13 +55,19 @@ LEAST = 2**27  # bytes that an upload may have
 
 @dataclass(frozen=True)
 class Target:
-    """A reader: its valid files, its inputs of a structure, and whether changes are to be seen.
+    """A reader, and how its answers are judged.
 
-    `weight` says how many of the inputs are its: about how many a second it reads.
+    Args:
+        make: see above.
+        own: whether its files have a digest, so that a changed one may not be taken.
+        cache: whether it returns None for what it cannot use.
+        weight: its share of the inputs.
+
     """
 
     make: Callable[[Path], "Bench"]
     own: bool = False
+    cache: bool = False
     weight: int = 4
 
 
@@ -251,6 +259,20 @@ def results(folder: Path) -> Bench:
     return Bench(seeds.run_files(run), read, structured.run_files(run))
 
 
+def sealed_results(folder: Path) -> Bench:
+    """Read the files of a run that have a digest."""
+    run = folder / "run"
+    seeds.write_run(run, seal=True)
+
+    def read(path: Path) -> str:
+        test = path.parent / "run"
+        shutil.copytree(run, test, ignore=shutil.ignore_patterns("pictures"))
+        path.replace(test / path.name)
+        return digest({"metrics": load_metrics(test), "scores": repr(read_scores(test))})
+
+    return Bench(seeds.run_files(run), read)
+
+
 def scores(folder: Path) -> Bench:
     """Read files scores.csv of a run."""
     run = folder / "run"
@@ -309,8 +331,13 @@ def prediction_logs(_: Path) -> Bench:
     """Read the log and the settings of a run of predict.py that goes on."""
 
     def read(path: Path) -> None:
-        list(records(path.parent))
-        begin(path.parent, seeds.RUN)
+        out = path.parent
+        summary = summarise(records(out))
+        shift_warning(list(summary.p_values.values()))
+        with patch("utils.flush"):  # to the disk
+            write_table(out)
+            write_page(out, summary, title="scores", facts={}, remarks=[])
+        begin(out, seeds.RUN)
 
     return Bench(seeds.prediction_logs(), read, structured.prediction_logs())
 
@@ -330,12 +357,13 @@ TARGETS = {
     "CLIP weights": Target(weights, weight=8),
     "detector": Target(detectors, own=True, weight=8),
     "training state": Target(states, own=True, weight=6),
-    "text-cache entry": Target(text_entries, own=True, weight=6),
+    "text-cache entry": Target(text_entries, own=True, cache=True, weight=6),
+    "results of a run": Target(sealed_results, own=True),
     "metrics and curves": Target(results, weight=2),
     "scores.csv": Target(scores),
     "archive": Target(archives, weight=6),
     "upload": Target(uploads),
     "ledger": Target(ledgers, weight=2),
-    "part of a download": Target(origins, weight=2),
+    "part of a download": Target(origins, cache=True, weight=2),
     "log of predict.py": Target(prediction_logs, weight=2),
 }

@@ -218,10 +218,10 @@ class Fuzz:
             return Verdict("fault", wrong) if wrong else Verdict("refused")
         except Exception:  # noqa: BLE001  # each is a fault, and the next input is to be read
             return Verdict("fault", traceback.format_exc())
-        if self.target.own and not structured:
-            if found is not None and found not in self.contents:
-                return Verdict("fault", "it is taken with other values")
-            return Verdict("none" if found is None else "read")
+        if self.target.cache and found is None:
+            return Verdict("none")
+        if self.target.own and not structured and found not in self.contents:
+            return Verdict("fault", "it is taken with other values")
         return Verdict("read")
 
     def take(self, file: File, *, structured: bool = False) -> Verdict:

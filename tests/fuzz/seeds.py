@@ -20,7 +20,7 @@ from CLIP.adapter import MVFA
 from CLIP.model import ClipConfig, Tower
 from CLIP.weights import create_model
 from mvfa import checkpoint, own_files
-from mvfa.run_files import SCORES
+from mvfa.run_files import SCORES, sealed
 from mvfa.state_file import State, write_state
 from mvfa.text_cache import GROUP, NAME
 from tests.conftest import random_state, released_form
@@ -226,7 +226,11 @@ def origins() -> list[File]:
 
 def prediction_logs() -> list[File]:
     """Return the settings and the log of a run of predict.py."""
-    row = {"name": "a.png", "rows": [{"file": "a.png", "score": 0.5}], "images": 1}
+    columns = {"score": 0.5, "p_value": 0.2, "normals_below": 3, "normals": 4, "label": "normal"}
+    columns |= {"threshold": 0.6, "display": 0.1, "boxes": [[1, 2, 3, 4]]}
+    whole = columns | {"slice": "", "p_value": "", "normals_below": "", "normals": ""}
+    rows = [columns | {"slice": 3}, columns | {"slice": 4}, whole]
+    row = {"name": "a.nii", "rows": rows, "wide": True, "notes": ["oblique"]}
     failed = {"name": "b.png", "error": "b.png is not a readable image"}
     lines = json.dumps(row) + "\n" + json.dumps(failed) + "\n"
     return [*texts("run.json", json.dumps(RUN)), *texts("rows.jsonl", lines)]
@@ -339,8 +343,11 @@ def text_entries() -> list[File]:
 # ---------------------------------------------------------------------- results and archives
 
 
-def write_run(folder: Path) -> None:
-    """Write the files of a run: metrics.json, curves.json, scores.csv and pictures."""
+def write_run(folder: Path, *, seal: bool = False) -> None:
+    """Write the files of a run: metrics.json, curves.json, scores.csv and pictures.
+
+    `seal`: metrics.json tells a later change of the first three.
+    """
     cell = done("table1", "row", "Brain", 0.9, 0.8, folder=folder)
     metrics = {**cell.metrics, **cell.training, "mask_rule": "half", "masks": True}
     metrics["options"] |= {"obj": "Brain", "script": "test_few", "shot": 4, "iterate": 0, "seed": 1}
@@ -360,12 +367,13 @@ def write_run(folder: Path) -> None:
         for branch, measures in branches.items():
             points = {kind: measures.pop(kind)[::50] for kind in ("roc", "pr")}
             curves.setdefault(granularity, {})[branch] = points
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "curves.json").write_text(json.dumps(curves))
     rows = ["file,label,score,text_score,memory_score,case,slice"]
     files = [entry["file"] for entry in metrics["pictures"]]
     rows += [f"{name},{k % 2},0.{k},0.{9 - k},0.{k},case{k},{k}" for k, name in enumerate(files)]
     (folder / SCORES).write_text("\n".join(rows) + "\n")
+    content = sealed(metrics, folder) if seal else metrics
+    (folder / "metrics.json").write_text(json.dumps(content, indent=2))
 
 
 def run_files(folder: Path) -> list[File]:
