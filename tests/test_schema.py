@@ -1,14 +1,13 @@
-"""Checks of JSON from elsewhere, and what they keep out: detectors, results, pictures of a page."""
+"""Checks of JSON from elsewhere, and what they keep out: detectors and results."""
 
 import json
 
 import pytest
-from PIL import Image
 
+from CLIP.hashing import sha256
 from errors import UserError
 from mvfa import Detector
-from mvfa.embedding import embedded
-from mvfa.run_files import load_metrics
+from mvfa.run_files import digest, load_metrics, sealed
 from mvfa.schema import Each, Entries, Many, between, finite, number, one_of, problem, text, whole
 from report.study import load_cell
 from tests.detectors import random_detector, write_described
@@ -137,27 +136,20 @@ def test_curves_replace_no_metric(tmp_path):
     assert cell.measures("image", "both") == {"auroc": 0.9, "roc": [[0, 0], [1, 1]]}
 
 
-# ---------------------------------------------------------------------- pictures
+def test_results_without_their_digest_are_refused_but_for_older_ones(tmp_path):
+    content = sealed({"image_auroc": 0.9}, tmp_path)
+    del content["sha256"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not what the run has written"):
+        load_metrics(tmp_path)
+    del content["files"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    assert load_metrics(tmp_path) == {"image_auroc": 0.9}
 
 
-PICTURE = {"file": "a.png", "label": 1, "score": 0.5, "rank": "worst", "mask": None}
-
-
-def entry(name: str) -> dict:
-    """Return a picture all of whose files have one name."""
-    return PICTURE | dict.fromkeys(("panel", "image", "map"), name)
-
-
-def test_pictures_lie_in_the_run_s_folder(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    for folder in (run, tmp_path):
-        Image.new("RGB", (4, 4)).save(folder / "a.png")
-    (run / "link.png").symlink_to(tmp_path / "a.png")
-    (run / "passwd").write_text("secret")
-    assert embedded(run, entry("a.png"))["map_uri"].startswith("data:image/png;base64,")
-    outside = ("../a.png", str(tmp_path / "a.png"), "link.png", "passwd", "../../../etc/passwd")
-    for name in (*outside, "a\0.png", ""):
-        with pytest.raises(UserError, match="as a picture; allowed are") as caught:
-            embedded(run, entry(name))
-        assert "secret" not in str(caught.value)
+def test_results_may_state_the_digests_of_their_own_files_only(tmp_path):
+    (tmp_path / "other").write_bytes(b"x")
+    content = {"image_auroc": 0.9, "files": {"other": sha256(tmp_path / "other")}}
+    (tmp_path / "metrics.json").write_text(json.dumps(content | {"sha256": digest(content)}))
+    with pytest.raises(UserError, match="is not what the run has written"):
+        load_metrics(tmp_path)
