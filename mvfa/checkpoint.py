@@ -90,10 +90,12 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"no checkpoint {path}; {remedy}")
     remedy = "train it again or copy it again"
     try:
-        groups, about, _ = own_files.read(path, KEYS)
+        groups, about, digest = own_files.read(path, KEYS)
     except (DamagedError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a readable checkpoint ({reason}); {remedy}") from error
+    if digest is None and "ended" in about:  # no older file has this entry
+        raise UserError(f"{path} is not a readable checkpoint (it has lost its digest); {remedy}")
     if not all(key in groups for key in KEYS):
         raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
     if about.get("format", FORMAT) != FORMAT:

@@ -56,7 +56,8 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         metadata = read_header(path)[0]["__metadata__"]
         about = json.loads(metadata[KEY])
-        changed = metadata.get(DIGEST, text_hash(metadata[KEY])) != text_hash(metadata[KEY])
+        changed = not set(metadata) <= {KEY, DIGEST}
+        changed |= metadata.get(DIGEST, text_hash(metadata[KEY])) != text_hash(metadata[KEY])
     except UNREADABLE as error:
         raise damaged(path, "it has no description") from error
     if changed:

@@ -26,6 +26,7 @@ PAGE = "index.html"
 ERROR_LOG = "error.log"  # of a run that ended with a bug
 LARGEST_JSON = 2**26  # bytes
 FILES = (METRICS, CURVES, SCORES, PAGE, ERROR_LOG)  # of a run's folder, beside its pictures
+SEALED = (SCORES, CURVES)  # files whose SHA-256 metrics.json states
 NAMES: Mapping[str, Any] = {"encoding_errors": "surrogateescape"}  # file names may not be UTF-8
 SCORE_COLUMNS: Mapping[str, str] = {  # of each branch
     "both": "score",
@@ -79,7 +80,7 @@ def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     `files` holds the SHA-256 of the files beside it that are read again, and `sha256` that of
     everything else.
     """
-    paths = {name: folder / name for name in (SCORES, CURVES)}
+    paths = {name: folder / name for name in SEALED}
     files = {name: sha256(path) for name, path in paths.items() if path.is_file()}
     whole = json.loads(json.dumps({**content, "files": files}))  # as it is read back
     return {**whole, "sha256": digest(whole)}
@@ -94,13 +95,12 @@ def check_seal(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Raise UserError if the files of a run were changed since; older runs cannot tell."""
     content = dict(metrics)
     stated = content.pop("sha256", None)
-    files = metrics.get("files")
-    if stated is None and files is None:
+    if stated is None and "files" not in content:
         return
     changed = METRICS if digest(content) != stated else ""
-    for name, expected in (files or {}).items():
+    for name, expected in (metrics.get("files") or {}).items():
         path = folder / name
-        if not path.is_file() or sha256(path) != expected:
+        if name not in SEALED or not path.is_file() or sha256(path) != expected:
             changed = name
     if changed:
         raise UserError(f"{folder / changed} is not what the run has written; run it again")

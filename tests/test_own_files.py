@@ -203,3 +203,28 @@ def test_a_detector_without_a_digest_of_its_description_is_read(tiny_path, tmp_p
     metadata = {detector_file.KEY: detector_file.json.dumps(read_description(path))}
     save_file(load_file(path), path, metadata=metadata)
     assert Detector.load(path, clip_path=tiny_path).settings.object == "Brain"
+
+
+# ---------------------------------------------------------------------- a digest that is lost
+
+
+def test_a_checkpoint_without_its_digest_is_refused_but_for_older_ones(tiny, tmp_path):
+    adapters = checkpoint.adapter_state(drawn_adapters(tiny))
+    for about, refused in (({"format": 1, "ended": True}, True), ({"format": 1}, False)):
+        torch.save({**adapters, "about": about}, tmp_path / "x.pth")
+        if refused:
+            with pytest.raises(UserError, match="it has lost its digest"):
+                checkpoint.load(tmp_path / "x.pth")
+        else:
+            assert checkpoint.load(tmp_path / "x.pth").about == about
+
+
+def test_a_detector_whose_digest_has_another_name_is_refused(tiny_path, tmp_path):
+    path = tmp_path / "x.detector"
+    random_detector(tiny_path).save(path)
+    data = path.read_bytes()
+    name = detector_file.DIGEST.encode()
+    assert data.count(name) == 1
+    path.write_bytes(data.replace(name, name[:-1] + b"7"))
+    with pytest.raises(UserError, match="its description is not that it was written with"):
+        read_description(path)

@@ -1,14 +1,15 @@
-"""Checks of JSON from elsewhere, and what they keep out: detectors, results, pictures of a page."""
+"""Checks of JSON from elsewhere, and what they keep out: detectors and results."""
 
 import json
 
 import pytest
 from PIL import Image
 
+from CLIP.hashing import sha256
 from errors import UserError
 from mvfa import Detector
 from mvfa.embedding import drawn
-from mvfa.run_files import load_metrics
+from mvfa.run_files import digest, load_metrics, sealed
 from mvfa.schema import Each, Entries, Many, between, finite, number, one_of, problem, text, whole
 from report.study import load_cell
 from tests.detectors import random_detector, write_described
@@ -137,7 +138,23 @@ def test_curves_replace_no_metric(tmp_path):
     assert cell.measures("image", "both") == {"auroc": 0.9, "roc": [[0, 0], [1, 1]]}
 
 
-# ---------------------------------------------------------------------- pictures
+def test_results_without_their_digest_are_refused_but_for_older_ones(tmp_path):
+    content = sealed({"image_auroc": 0.9}, tmp_path)
+    del content["sha256"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not what the run has written"):
+        load_metrics(tmp_path)
+    del content["files"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    assert load_metrics(tmp_path) == {"image_auroc": 0.9}
+
+
+def test_results_may_state_the_digests_of_their_own_files_only(tmp_path):
+    (tmp_path / "other").write_bytes(b"x")
+    content = {"image_auroc": 0.9, "files": {"other": sha256(tmp_path / "other")}}
+    (tmp_path / "metrics.json").write_text(json.dumps(content | {"sha256": digest(content)}))
+    with pytest.raises(UserError, match="is not what the run has written"):
+        load_metrics(tmp_path)
 
 
 def entry(name: str) -> dict:

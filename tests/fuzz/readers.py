@@ -5,6 +5,7 @@ a function of the path of an input. That raises UserError, or returns what the f
 files of this program that have a digest (`own`) something that compares.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from mvfa import checkpoint, own_files
 from mvfa.calibration import shift_warning
 from mvfa.detector import Detector
 from mvfa.detector_file import read_description, read_tensors
-from mvfa.run_files import digest, load_metrics, read_scores
+from mvfa.run_files import load_metrics, read_scores, sealed
 from mvfa.run_page import run_page
 from mvfa.state_file import read_state
 from mvfa.text_cache import read_entry
@@ -260,15 +261,18 @@ def results(folder: Path) -> Bench:
 
 
 def sealed_results(folder: Path) -> Bench:
-    """Read the files of a run that have a digest."""
+    """Read results that state their digest, of which nothing may have been changed."""
     run = folder / "run"
-    seeds.write_run(run, seal=True)
+    seeds.write_run(run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(sealed(metrics, run), indent=2))
 
     def read(path: Path) -> str:
-        test = path.parent / "run"
-        shutil.copytree(run, test, ignore=shutil.ignore_patterns("pictures"))
-        path.replace(test / path.name)
-        return digest({"metrics": load_metrics(test), "scores": repr(read_scores(test))})
+        for name in ("metrics.json", "curves.json", "scores.csv"):
+            if name != path.name:
+                shutil.copyfile(run / name, path.with_name(name))
+        found = load_metrics(path.parent)
+        return json.dumps([found, vars(read_scores(path.parent))], default=str)
 
     return Bench(seeds.run_files(run), read)
 
@@ -358,8 +362,8 @@ TARGETS = {
     "detector": Target(detectors, own=True, weight=8),
     "training state": Target(states, own=True, weight=6),
     "text-cache entry": Target(text_entries, own=True, cache=True, weight=6),
-    "results of a run": Target(sealed_results, own=True),
     "metrics and curves": Target(results, weight=2),
+    "sealed results": Target(sealed_results, own=True),
     "scores.csv": Target(scores),
     "archive": Target(archives, weight=6),
     "upload": Target(uploads),

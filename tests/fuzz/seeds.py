@@ -20,7 +20,7 @@ from CLIP.adapter import MVFA
 from CLIP.model import ClipConfig, Tower
 from CLIP.weights import create_model
 from mvfa import checkpoint, own_files
-from mvfa.run_files import SCORES, sealed
+from mvfa.run_files import SCORES
 from mvfa.state_file import State, write_state
 from mvfa.text_cache import GROUP, NAME
 from tests.conftest import random_state, released_form
@@ -343,11 +343,8 @@ def text_entries() -> list[File]:
 # ---------------------------------------------------------------------- results and archives
 
 
-def write_run(folder: Path, *, seal: bool = False) -> None:
-    """Write the files of a run: metrics.json, curves.json, scores.csv and pictures.
-
-    `seal`: metrics.json tells a later change of the first three.
-    """
+def write_run(folder: Path) -> None:
+    """Write the files of a run: metrics.json, curves.json, scores.csv and pictures."""
     cell = done("table1", "row", "Brain", 0.9, 0.8, folder=folder)
     metrics = {**cell.metrics, **cell.training, "mask_rule": "half", "masks": True}
     metrics["options"] |= {"obj": "Brain", "script": "test_few", "shot": 4, "iterate": 0, "seed": 1}
@@ -372,8 +369,7 @@ def write_run(folder: Path, *, seal: bool = False) -> None:
     files = [entry["file"] for entry in metrics["pictures"]]
     rows += [f"{name},{k % 2},0.{k},0.{9 - k},0.{k},case{k},{k}" for k, name in enumerate(files)]
     (folder / SCORES).write_text("\n".join(rows) + "\n")
-    content = sealed(metrics, folder) if seal else metrics
-    (folder / "metrics.json").write_text(json.dumps(content, indent=2))
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 
 def run_files(folder: Path) -> list[File]:
