@@ -1,14 +1,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+WORKERS ?= 2
 
 .PHONY: demo test parity faults fuzz bench lint types clean
 
 demo: $(VENV)/run.stamp
 	$(RUN) demo.py
 
-test: $(VENV)/dev.stamp
-	$(RUN) -m pytest
+test: $(VENV)/dev.stamp  # side by side, the tests of a file in one process of one thread
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 parity: $(VENV)/dev.stamp
 	$(RUN) -m pytest tests/test_parity.py -v

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from dataset.catalog import ObjectInfo
 from dataset.texts import read_text
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 
 # 00003_60, case_12_slice_40, NORMAL-1017237-1: the case is all but the last number
@@ -177,7 +177,7 @@ def check_header(path: Path, header: Sequence[str]) -> None:
     if missing or twice:
         fault = f"no column {' '.join(missing)}" if missing else f"two columns {' '.join(twice)}"
         raise UserError(
-            f"{path} has {fault}; it has {one_line(' '.join(header)) or 'none'}, allowed are "
+            f"{path} has {fault}; it has {shortened(' '.join(header)) or 'none'}, allowed are "
             f"{', '.join(COLUMNS)}, separated by commas"
         )
 
@@ -190,7 +190,7 @@ def add_row(table: Table, number: int, row: Mapping[str, str | None]) -> None:
         raise UserError(f"{table.path} line {number} names no file; fill in the column file")
     if values["slice"] and slice_number(values["slice"]) is None:
         raise UserError(
-            f"{table.path} line {number}: slice {one_line(repr(values['slice']))}; allowed are "
+            f"{table.path} line {number}: slice {shortened(repr(values['slice']))}; allowed are "
             f"whole numbers from 0, of at most {MOST_DIGITS} digits, and an empty field"
         )
     place = Place(values["case"] or None, slice_number(values["slice"]))

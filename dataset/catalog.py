@@ -24,7 +24,7 @@ from dataset.layout import (
     visible,
 )
 from dataset.texts import read_text
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 
 # columns of the paper's tables
@@ -228,7 +228,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # malformed; a number or nesting without end
         raise UserError(
-            f"{path} cannot be read as TOML ({one_line(error)}); fix it or remove it"
+            f"{path} cannot be read as TOML ({shortened(error)}); fix it or remove it"
         ) from error
     return {key: setting(path, key, value) for key, value in content.items()}
 
@@ -261,7 +261,7 @@ def setting(path: Path, key: str, value: Any) -> Any:
 
 def shown(value: Any) -> str:
     """Return a value of an object.toml as a part of one line."""
-    return one_line(repr(value))
+    return shortened(repr(value))
 
 
 def mask_rule_name(text: str) -> str:

@@ -25,7 +25,7 @@ from dataset.dicom_values import read_interest, read_modality, read_window, wind
 from dataset.extras import need
 from dataset.layout import is_dicom_name, is_marked, refuse_special
 from dataset.pixel_values import Pixels
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 
 __all__ = [
@@ -66,7 +66,7 @@ def readable(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # pydicom, highdicom and the decoders have many
-        reason = one_line(str(error).split(" - ")[0]) or type(error).__name__
+        reason = shortened(str(error).split(" - ")[0]) or type(error).__name__
         raise UserError(
             f"{path} cannot be read as a DICOM image ({reason}); save it uncompressed or as "
             "JPEG 2000, or leave it out"
@@ -160,7 +160,7 @@ def check_image(path: Path, dataset: Any) -> int:
     needed = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
     missing = [keyword for keyword in needed if not dataset.get(keyword)]
     if missing or not any(keyword in dataset for keyword in DATA):
-        name = one_line(getattr(dataset.get("SOPClassUID"), "name", "")) or "of no stated kind"
+        name = shortened(getattr(dataset.get("SOPClassUID"), "name", "")) or "of no stated kind"
         raise UserError(
             f"{path} holds no image ({name}; {', '.join(missing) or 'pixel data'} missing); "
             "allowed are DICOM files with pixels, so leave it out"
@@ -168,7 +168,7 @@ def check_image(path: Path, dataset: Any) -> int:
     photometric = dataset.PhotometricInterpretation
     if photometric not in (*GREY, PALETTE, *COLOURS):
         raise UserError(
-            f"{path} has colours of the kind {one_line(photometric)}; allowed are "
+            f"{path} has colours of the kind {shortened(photometric)}; allowed are "
             f"{', '.join((*GREY, PALETTE, *COLOURS))}"
         )
     frames = count_frames(dataset) or frames_by_length(dataset)
@@ -208,7 +208,7 @@ def grey_pixels(dataset: Any, image: Any, k: int, window: tuple[float, float] | 
         full,
         window,
         inverted=dataset.PhotometricInterpretation == GREY[0],
-        modality=one_line(dataset.get("Modality") or ""),
+        modality=shortened(dataset.get("Modality") or ""),
     )
 
 
@@ -225,7 +225,7 @@ def colour_pixels(dataset: Any, image: Any, k: int) -> Pixels:
     if values.ndim != 3 or values.shape[-1] != 3:
         raise ValueError(f"colours of shape {values.shape}")
     return Pixels(
-        values, bits, (0.0, 2.0**bits - 1), modality=one_line(dataset.get("Modality") or "")
+        values, bits, (0.0, 2.0**bits - 1), modality=shortened(dataset.get("Modality") or "")
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 
 # Pillow has more, some of which start an interpreter (EPS) or lose bits silently (PPM, JPEG 2000)
@@ -48,7 +48,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"its content is none of {', '.join(FORMATS)}"
     said = error.strerror if isinstance(error, OSError) else None
-    return one_line(said or str(error).split("\n")[0])[:MOST_REASON] or type(error).__name__
+    return shortened(said or str(error).split("\n")[0])[:MOST_REASON] or type(error).__name__
 
 
 def refuse_stack(path: Path) -> None:

@@ -10,7 +10,7 @@ from dataset.catalog import CATALOG, ObjectInfo, existing_folder
 from dataset.folder import Record, make_records
 from dataset.layout import LABELS, image_folder, list_images
 from dataset.texts import read_text
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 
 LIST_FORM = "a shot list has lines such as 'n-0: a.png b.png'"
@@ -63,7 +63,7 @@ def read_list(path: Path, draw: int, abnormal: bool = True) -> tuple[list[str], 
         lines[key] = names
     for key in (f"n-{draw}", f"a-{draw}") if abnormal else (f"n-{draw}",):
         if not lines.get(key):
-            has = one_line(", ".join(sorted(filter(None, lines)))) or "nothing"
+            has = shortened(", ".join(sorted(filter(None, lines)))) or "nothing"
             raise UserError(
                 f"{path} has no line {key!r}: (it has {has}); choose another --iterate, "
                 "or -1 for a draw"

@@ -1,9 +1,10 @@
 """What files and libraries say, as a part of one line."""
 
+from errors import one_line
+
 MOST = 200  # characters
 
 
-def one_line(text: object) -> str:
-    """Return text on one line of printable characters, at most MOST of them."""
-    printable = "".join(c if c.isprintable() else " " for c in str(text)[: 10 * MOST])
-    return " ".join(printable.split())[:MOST]
+def shortened(text: object) -> str:
+    """Return text as a part of a message: one line, at most MOST characters of its beginning."""
+    return " ".join(one_line(str(text)[: 2 * MOST]).split())[:MOST]

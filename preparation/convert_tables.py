@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dataset.cases import MOST_DIGITS, slice_number
 from dataset.layout import SUFFIXES, is_image
 from dataset.texts import read_text
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 from preparation.audit_findings import plural
 from preparation.convert_sources import (
@@ -48,17 +48,17 @@ def read_table(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
     try:
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except ValueError as error:  # as is what pandas raises
-        raise UserError(f"{path} cannot be read as CSV ({one_line(error)}); fix it") from error
+        raise UserError(f"{path} cannot be read as CSV ({shortened(error)}); fix it") from error
     table.columns = [str(name).strip().lower() for name in table.columns]
     if not isinstance(table.index, pd.RangeIndex):  # it took the first fields for one
         raise UserError(
             f"{path} cannot be read as CSV (its rows have more fields than its first line); fix it"
         )
     if twice := sorted(set(table.columns[table.columns.duplicated()])):
-        raise UserError(f"{path} has two columns {one_line(' '.join(twice))}; keep one")
+        raise UserError(f"{path} has two columns {shortened(' '.join(twice))}; keep one")
     missing = [name for name in needed if name not in table.columns]
     if missing:
-        has = one_line(" ".join(table.columns))
+        has = shortened(" ".join(table.columns))
         raise UserError(
             f"{path} has no column {' '.join(missing)}; it has {has}; add or rename one"
         )
@@ -143,7 +143,7 @@ def refuse_rows(
     """Raise UserError for the rows of a table that are bad, with the first values of a column."""
     rows = [number for number, value in enumerate(bad) if value]
     if rows:
-        values = some(one_line(repr(table[column].iloc[row])) for row in rows)
+        values = some(shortened(repr(table[column].iloc[row])) for row in rows)
         lines = some(table.index[row] + 2 for row in rows)  # 1 is the header
         raise UserError(f"{path}: {len(rows):,} x {what}: {values}, lines {lines}; fix the table")
 
@@ -161,7 +161,7 @@ def label_classes(
     if unknown:
         raise UserError(
             f"{path} has no class {' '.join(unknown)}; its classes are "
-            f"{one_line(' '.join(present.values()))}"
+            f"{shortened(' '.join(present.values()))}"
         )
     low = {name.lower() for name in normal}
     high = {name.lower() for name in abnormal or present} - low

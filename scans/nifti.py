@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dataset.extras import need
 from dataset.layout import refuse_special
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 from scans.volume import MOST_VALUES, NIFTI, Volume, finite_values, ras
 from utils import write_whole
@@ -63,7 +63,7 @@ def readable(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each format of nibabel has its own
-        reason = one_line(error) or type(error).__name__
+        reason = shortened(error) or type(error).__name__
         raise UserError(
             f"{path} cannot be read as a volume ({reason}); save it as NIfTI, or leave it out"
         ) from error

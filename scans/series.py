@@ -13,7 +13,7 @@ import numpy as np
 from dataset.dicom import count_frames, iter_frames, read_header, readable
 from dataset.dicom_values import has_interest, read_window
 from dataset.pixel_values import Pixels
-from dataset.wording import one_line
+from dataset.wording import shortened
 from errors import UserError
 from scans.geometry import SAME_PLACE, Plane, heights, read_plane, stack_affine, stack_notes
 from scans.volume import DICOM, MOST_VALUES, Values, Volume, finite_values
@@ -63,7 +63,7 @@ def read_facts(path: Path) -> Header:
             path,
             str(header.get("SeriesInstanceUID") or ""),
             str(header.get("SOPInstanceUID") or path),
-            {keyword: one_line(header.get(keyword)) for keyword in SIZE},
+            {keyword: shortened(header.get(keyword)) for keyword in SIZE},
             read_plane(header),
             count_frames(header),
             read_window(header, 0) is None and has_interest(header, 0),

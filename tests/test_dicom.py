@@ -429,7 +429,7 @@ def test_files_without_pixels_say_what_they_are(tmp_path):
 def test_text_of_files_stays_on_one_line(tmp_path):
     dataset = dicom_dataset(np.zeros((2, 2), np.uint8), Modality="C\nT\x1b[2J")
     pydicom.dcmwrite(tmp_path / "a.dcm", dataset, enforce_file_format=True)
-    assert read_frames(tmp_path / "a.dcm")[0].modality == "C T [2J"
+    assert read_frames(tmp_path / "a.dcm")[0].modality == r"C T\x1b[2J"
     for keyword, value in (("PhotometricInterpretation", "A\nB" * 300), ("SOPClassUID", "1\n2")):
         dataset = dicom_dataset(np.zeros((2, 2), np.uint8))
         setattr(dataset, keyword, value)
