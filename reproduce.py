@@ -20,6 +20,11 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from mvfa.cli import command
+from mvfa.process import guard_imports
+
+if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
+
 from mvfa.locks import exclusive, hold_folder
 from mvfa.run_files import ERROR_LOG
 from mvfa.system_errors import describe
@@ -150,7 +155,7 @@ def load_study(
 def main(argv: Sequence[str] | None = None) -> Study:
     """Run what is not done, write the report, and return what it shows."""
     request = parse(argv)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if (os.environ.get("WORLD_SIZE") or "1") != "1":
         raise UserError(
             "reproduce.py is not for torchrun; start it with python and share the runs with --jobs"
         )

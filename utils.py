@@ -184,8 +184,8 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
             flush(path.parent)
 
 
-def write_html(path: Path, text: str) -> Path:
-    """Write a page, whole or not at all; return its path.
+def write_text(path: Path, text: str) -> Path:
+    """Write a page or a table, whole or not at all; return its path.
 
     Bytes of file names that are not UTF-8 stand there as escapes.
     """

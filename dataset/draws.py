@@ -59,8 +59,8 @@ def draw_lists(
 def folder_names(folder: Path, most: int) -> list[str]:
     """List the names of a folder's images.
 
-    Raises UserError if there are fewer than `most`, or if a name contains white space, which
-    separates names in a list.
+    Raises UserError if there are fewer than `most`, or if a name is no text, or contains white
+    space, which separates names in a list.
     """
     names = [image.name for image in list_images(folder)]
     if len(names) < most:
@@ -71,6 +71,8 @@ def folder_names(folder: Path, most: int) -> list[str]:
                 f"{folder / name} has white space in its name, which separates names in a list; "
                 "rename it"
             )
+        if not name.isprintable():
+            raise UserError(f"{folder / name} has a name that is no text in UTF-8; rename it")
     return names
 
 
@@ -118,7 +120,7 @@ def list_content(
 ) -> bytes:
     """Return the content of the list of K shots; `drawn` holds names by tag, K and draw."""
     lines = (f"{tag}-{d}: {' '.join(drawn[tag][k][d])}\n" for d in range(draws) for tag in drawn)
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    return "".join(lines).encode("utf-8")
 
 
 def check_lists(contents: Mapping[Path, bytes]) -> None:

@@ -15,7 +15,7 @@ from mvfa.pages import NONE, flat, make_environment, plotly_script, script_json
 from mvfa.protocol import protocol_text
 from mvfa.run_files import PAGE, load_metrics
 from synthetic.settings import MODEL as DEMO_MODEL
-from utils import write_html
+from utils import write_text
 
 BRANCHES = ("both", "text", "memory")
 MIDDLE = 0.5  # the threshold of maps where none was recorded
@@ -146,4 +146,4 @@ def run_page(folder: Path) -> str:
 
 def write_run_page(folder: Path) -> Path:
     """Write the page of a run to its folder; return its path. UserError as `run_page`."""
-    return write_html(folder / PAGE, run_page(folder))
+    return write_text(folder / PAGE, run_page(folder))

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from prediction.records import OVERLAYS, PAGE, Record, main_row
-from utils import write_html
+from utils import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = 300  # sources on the page: the highest scores
@@ -113,4 +113,4 @@ def write_page(
         failures=summary.failures[:FAILURES],
         fdr=discoveries is not None,
     )
-    return write_html(out / PAGE, text)
+    return write_text(out / PAGE, text)

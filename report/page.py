@@ -51,7 +51,7 @@ from report.study import (
     load_published,
 )
 from report.tables import Table, long_table
-from utils import write_whole
+from utils import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 NO_DIFFERENCE_NOTE = (
@@ -191,11 +191,6 @@ def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[st
 def encoded(text: str) -> bytes:
     """Return text as UTF-8; what that has no bytes for, as in names of files, becomes escapes."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, with the same bytes on every system."""
-    write_whole(path, lambda partial: partial.write_bytes(encoded(text)))
 
 
 def write_report(study: Study, folder: Path) -> Path:

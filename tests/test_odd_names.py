@@ -10,6 +10,7 @@ import pytest
 import prepare_data
 import test_few
 from dataset.layout import image_folder, mask_folder
+from errors import UserError
 from mvfa.cli import command
 from mvfa.run_files import load_metrics, read_scores
 from tests.script_runs import Runs
@@ -73,7 +74,7 @@ def test_they_are_predicted(data, tiny_path, tmp_path, capfd):
     assert "Traceback" not in printed.err
 
 
-def test_they_are_checked_converted_and_drawn(data, tmp_path, capfd):
+def test_they_are_checked_and_converted_and_lists_refuse_them(data, tmp_path, capfd):
     where = ["--data_path", str(data)]
     prepare_data.main(["check", "--obj", "Brain", *where, "--json", str(tmp_path / "report.json")])
     source = str(data / "Brain_AD")
@@ -83,6 +84,6 @@ def test_they_are_checked_converted_and_drawn(data, tmp_path, capfd):
     assert os.fsencode(ODD) in (made / "conversion.csv").read_bytes()
     assert json.loads((made / "conversion.json").read_text(encoding="utf-8"))["name"] == "Copy"
     lists = ["--fewshot_path", str(tmp_path / "lists")]
-    command(lambda: prepare_data.main(["draw", "--obj", "Brain", *where, "--shots", "4", *lists]))
-    assert os.fsencode(ODD) in (tmp_path / "lists" / "Brain" / "4-shot.txt").read_bytes()
+    with pytest.raises(UserError, match=r"has a name that is no text in UTF-8; rename it"):
+        prepare_data.main(["draw", "--obj", "Brain", *where, "--shots", "4", *lists])
     assert "Traceback" not in capfd.readouterr().err
