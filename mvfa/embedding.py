@@ -81,7 +81,9 @@ def drawn(folder: Path, metrics: Mapping[str, Any]) -> list[Entry]:
     """
     shown = []
     for entry in metrics.get("pictures") or []:
-        found = (problem_of(folder, kind, entry[kind]) for kind in ENDINGS if entry[kind])
+        found = (
+            problem_of(folder, kind, entry[kind]) for kind in ENDINGS if entry[kind] is not None
+        )
         problem = next(filter(None, found), "")
         if problem:
             tell(problem)

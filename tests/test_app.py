@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ import app
 from errors import UserError
 from mvfa import Detector
 from mvfa.calibration import rank_words
+from mvfa.cli import command
 from prediction import app_case, app_layout, app_page, app_reading, app_work
 from prediction.app_options import AppOptions, check_address, find_detectors, parse, titles
 from prediction.app_server import host_name, private_folder, running
@@ -202,6 +203,17 @@ def test_an_interrupt_ends_the_program_with_its_status(made, tiny_path):
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (output, errors) == ("", "\nstopped; uploaded files are removed\n")
+
+
+def test_another_signal_has_its_own_status(options, monkeypatch, capsys):
+    """Of a service manager, for example."""
+    monkeypatch.setattr(app, "start", lambda _: options)
+    monkeypatch.setattr(app, "running", lambda _: nullcontext("http://127.0.0.1:1"))
+    monkeypatch.setattr(app, "sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        command(app.main)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "\nstopped; uploaded files are removed\n"
 
 
 class Connections:

@@ -1,12 +1,16 @@
 """Features are the same whatever is cached, whoever decodes, and scaled as the recipe says."""
 
+import errno
+
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dataset.catalog import object_info
 from dataset.items import Item
 from dataset.medical_few import evaluation_set
 from errors import UserError
+from mvfa import features
 from mvfa.features import prepare
 from tests.image_sets import CPU, Pictures, drawn_adapters, loader
 
@@ -86,3 +90,47 @@ def test_scaling():
     std = (0.26862954, 0.26130258, 0.27577711)
     expected = torch.tensor([(1 - m) / s for m, s in zip(mean, std, strict=True)])
     torch.testing.assert_close(prepare(images, CPU, "clip")[0, :, 0, 0], expected)
+
+
+class Refusing(Pictures):
+    """Images of 8 bit, one of which cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(4)
+        self.images = (self.images * 255).to(torch.uint8)
+        self.error = error
+
+    def __getitem__(self, index: int) -> Item:
+        if index == 2:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("two.png is no image"),
+        OSError(errno.EIO, "Input/output error", "two.png"),
+        MemoryError("Unable to allocate 8 GiB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_worker_passes_on_what_is_no_bug(tiny, error):
+    """As it is, and not within a traceback of 28 lines."""
+    images = loader(drawn_adapters(tiny), Refusing(error), 2, workers=1)
+    with pytest.raises(type(error)) as found:
+        list(images.batches())
+    assert str(found.value) == str(error)
+
+
+def test_images_in_memory_need_no_workers(tiny, monkeypatch):
+    """They would pass through shared memory, of which there may be little."""
+    started = []
+
+    def spy(*arguments, **settings):
+        started.append(settings["num_workers"])
+        return DataLoader(*arguments, **settings)
+
+    monkeypatch.setattr(features, "DataLoader", spy)
+    list(loader(drawn_adapters(tiny), Pictures(4), 4, workers=1).batches())
+    assert started == [0]

@@ -1,5 +1,6 @@
 """Every flag says its default, examples work, and a recipe is complete whatever the flags."""
 
+import pwd
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -185,3 +186,15 @@ def test_text_features_are_cached_unless_nothing_is(tmp_path):
     flags = f"--obj Brain --cache_dir {tmp_path}".split()
     assert parse("test_few", flags).text_cache == tmp_path / "text"
     assert parse("test_few", [*flags, "--cache_gb", "0"]).text_cache is None
+
+
+def test_a_user_without_a_home_has_a_cache_and_help(monkeypatch, capsys):
+    """In a container, a user whose number nobody knows."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    with pytest.raises(SystemExit) as ended:
+        parse("train_few", ["--help"])
+    assert ended.value.code == 0
+    assert "folder of cached text features (default: .cache/mvfa)" in capsys.readouterr().out
+    assert parse("train_few", ["--obj", "Brain"]).cache_dir == Path(".cache/mvfa")

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from PIL import Image
 
 from CLIP.hashing import sha256
 from errors import UserError
 from mvfa import Detector
+from mvfa.embedding import drawn
 from mvfa.run_files import digest, load_metrics, sealed
 from mvfa.schema import Each, Entries, Many, between, finite, number, one_of, problem, text, whole
 from report.study import load_cell
@@ -153,3 +155,29 @@ def test_results_may_state_the_digests_of_their_own_files_only(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(content | {"sha256": digest(content)}))
     with pytest.raises(UserError, match="is not what the run has written"):
         load_metrics(tmp_path)
+
+
+def entry(name: str) -> dict:
+    """Return a picture whose map has a name."""
+    entry = {"file": "a.png", "label": 1, "score": 0.5, "rank": "worst", "mask": None}
+    names = {"panel": "pictures/00001.jpg", "image": "pictures/00001-image.png"}
+    return entry | names | {"map": name}
+
+
+def test_pictures_lie_in_the_run_s_folder(tmp_path, capsys):
+    run = tmp_path / "run"
+    pictures = run / "pictures"
+    pictures.mkdir(parents=True)
+    picture = Image.new("RGB", (4, 4))
+    inside = [pictures / f"00001{end}" for end in (".jpg", "-image.png", "-map.png")]
+    for path in (*inside, run / "1-map.png", tmp_path / "2-map.png"):
+        picture.save(path)
+    (pictures / "3-map.png").symlink_to(tmp_path / "2-map.png")
+    (pictures / "4-map.png").write_text("secret")
+    shown = entry("pictures/00001-map.png")
+    outside = ["1-map.png", "pictures/../1-map.png", "../2-map.png", str(tmp_path / "2-map.png")]
+    inside_only = ["pictures/3-map.png", "pictures/4-map.png", "pictures/5-map.png"]
+    odd = ["", "pictures/a\0-map.png", "pictures/00001.jpg", "pictures", "../../etc/passwd"]
+    entries = [entry(name) for name in (*outside, *inside_only, *odd)]
+    assert drawn(run, {"pictures": [shown, *entries]}) == [shown]
+    assert len(capsys.readouterr().err.splitlines()) == len(entries)

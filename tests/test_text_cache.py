@@ -13,6 +13,7 @@ from dataset.catalog import object_info
 from mvfa import own_files, text_cache
 from mvfa.text_cache import cached_text_by_noun, cached_text_features, read_entry, text_key
 from tests.archives import rewritten
+from tests.troubles import largest_file
 
 TEXT = torch.nn.functional.normalize(torch.arange(1.0, 129.0).view(64, 2), dim=0)
 
@@ -161,6 +162,14 @@ def test_other_settings_are_other_entries(tiny_path, encoded, tmp_path):
     cached_text_features(other, "Brain", "fp32", tmp_path / "cache")
     assert len(encoded) == 5
     assert len(list((tmp_path / "cache").iterdir())) == 5
+
+
+@pytest.mark.usefixtures("encoded")
+def test_a_full_disk_costs_only_time(tiny, tmp_path):
+    with largest_file(100):
+        text = cached_text_features(tiny, "Brain", "fp32", tmp_path / "cache")
+    torch.testing.assert_close(text, TEXT)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tiny, encoded, tmp_path):

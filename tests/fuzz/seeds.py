@@ -364,12 +364,12 @@ def write_run(folder: Path) -> None:
         for branch, measures in branches.items():
             points = {kind: measures.pop(kind)[::50] for kind in ("roc", "pr")}
             curves.setdefault(granularity, {})[branch] = points
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "curves.json").write_text(json.dumps(curves))
     rows = ["file,label,score,text_score,memory_score,case,slice"]
     files = [entry["file"] for entry in metrics["pictures"]]
     rows += [f"{name},{k % 2},0.{k},0.{9 - k},0.{k},case{k},{k}" for k, name in enumerate(files)]
     (folder / SCORES).write_text("\n".join(rows) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 
 def run_files(folder: Path) -> list[File]:
