@@ -326,7 +326,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--faulty", type=Path, default=Path("fuzz-faults"))
     flags = parser.parse_args(argv)
-    sys.dont_write_bytecode = True
     say = partial(print, flush=True)
     faults = run_all(flags.inputs, flags.seed, flags.faulty, flags.only, say)
     if faults:
@@ -335,4 +334,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # else an import looks like a reader that writes
     sys.exit(main())

@@ -1,8 +1,6 @@
 """About a thousand damaged and hostile files: each is read, or refused by one line."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -123,17 +121,19 @@ def test_a_message_of_two_lines_is_made_one():
     assert long.endswith("; fix it")
 
 
-def test_the_command_ends_with_a_table(tmp_path):
-    command = [sys.executable, "-m", "tests.fuzz.run", "--inputs", "300", "--only", "shot list"]
-    done = subprocess.run(
-        [*command, "--faulty", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    last = done.stdout.splitlines()[-1].split()
+def test_the_command_ends_with_a_table(tmp_path, capsys):
+    flags = ["--inputs", "300", "--only", "shot list", "--faulty", str(tmp_path / "faults")]
+    assert run.main(flags) == 0
+    last = capsys.readouterr().out.splitlines()[-1].split()
     assert last[0] == "all"
     assert int(last[1]) >= shares(300)["shot list"]
+    assert not (tmp_path / "faults").exists()
+
+
+def test_the_command_writes_faulty_inputs(tmp_path, capsys, monkeypatch):
+    bench = Bench([File("a.txt", b"seed" * 9)], lambda path: path.read_text("ascii"))
+    monkeypatch.setitem(TARGETS, "faulty", Target(lambda _: bench))
+    assert run.main(["--inputs", "3000", "--only", "faulty", "--faulty", str(tmp_path)]) == 1
+    assert f"faults, in {tmp_path}" in capsys.readouterr().out
+    assert not (tmp_path / "faulty" / "0" / "a.txt").read_bytes().isascii()
+    assert "UnicodeDecodeError" in (tmp_path / "faulty" / "0.txt").read_text()
