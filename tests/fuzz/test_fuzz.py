@@ -20,6 +20,7 @@ FAULTY = pytest.mark.parametrize(
     [
         ("crash", "KeyError"),
         ("wait", "more than 0.1 s"),
+        ("compute", "more than 0.1 s"),
         ("write", "changed: open /"),
         ("start", "changed: os.system"),
         ("remove", "changed: os.remove /"),
@@ -74,6 +75,7 @@ def misread(action: str, outside: Path, path: Path) -> object:
     actions = {
         "crash": lambda: {}[path],
         "wait": lambda: time.sleep(1),
+        "compute": lambda: sum(1 for _ in range(10**8)),
         "write": lambda: (outside / "new").write_bytes(b"x"),
         "start": lambda: os.system("true"),
         "remove": (outside / "old").unlink,
@@ -90,7 +92,7 @@ def test_a_fault_is_seen(tmp_path, monkeypatch, action, reason):
     (outside / "old").touch()
     bench = Bench([File("a", b"seed")], lambda path: path.read_bytes())
     monkeypatch.setitem(TARGETS, "faulty", Target(lambda _: bench, own=action == "change"))
-    monkeypatch.setattr(run, "SECONDS", 0.1 if action == "wait" else 60)
+    monkeypatch.setattr(run, "SECONDS", 0.1 if action in ("wait", "compute") else 60)
     monkeypatch.setattr(run, "MEMORY", 1e8)
     fuzz = Fuzz("faulty", tmp_path / "fuzz")
     fuzz.bench = bench._replace(read=lambda path: misread(action, outside, path))
@@ -98,6 +100,14 @@ def test_a_fault_is_seen(tmp_path, monkeypatch, action, reason):
     assert verdict.outcome == "fault"
     assert reason in verdict.reason
     assert fuzz.faults == [(File("a", b"changed"), verdict.reason)]
+
+
+def test_time_that_others_have_the_cores_does_not_count(monkeypatch, tmp_path):
+    (tmp_path / "schedstat").write_text("5000000000 2000000000 7\n")
+    monkeypatch.setattr(run, "WAITED", tmp_path / "none")
+    plain = run.clock()
+    monkeypatch.setattr(run, "WAITED", tmp_path / "schedstat")
+    assert run.clock() - plain == pytest.approx(-2, abs=0.1)
 
 
 def test_equal_seeds_give_equal_inputs():
