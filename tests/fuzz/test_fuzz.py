@@ -1,8 +1,6 @@
 """About a thousand damaged and hostile files: each is read, or refused by one line."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -22,6 +20,7 @@ FAULTY = pytest.mark.parametrize(
     [
         ("crash", "KeyError"),
         ("wait", "more than 0.1 s"),
+        ("compute", "more than 0.1 s"),
         ("write", "changed: open /"),
         ("start", "changed: os.system"),
         ("remove", "changed: os.remove /"),
@@ -76,6 +75,7 @@ def misread(action: str, outside: Path, path: Path) -> object:
     actions = {
         "crash": lambda: {}[path],
         "wait": lambda: time.sleep(1),
+        "compute": lambda: sum(1 for _ in range(10**8)),
         "write": lambda: (outside / "new").write_bytes(b"x"),
         "start": lambda: os.system("true"),
         "remove": (outside / "old").unlink,
@@ -92,7 +92,7 @@ def test_a_fault_is_seen(tmp_path, monkeypatch, action, reason):
     (outside / "old").touch()
     bench = Bench([File("a", b"seed")], lambda path: path.read_bytes())
     monkeypatch.setitem(TARGETS, "faulty", Target(lambda _: bench, own=action == "change"))
-    monkeypatch.setattr(run, "SECONDS", 0.1 if action == "wait" else 60)
+    monkeypatch.setattr(run, "SECONDS", 0.1 if action in ("wait", "compute") else 60)
     monkeypatch.setattr(run, "MEMORY", 1e8)
     fuzz = Fuzz("faulty", tmp_path / "fuzz")
     fuzz.bench = bench._replace(read=lambda path: misread(action, outside, path))
@@ -100,6 +100,14 @@ def test_a_fault_is_seen(tmp_path, monkeypatch, action, reason):
     assert verdict.outcome == "fault"
     assert reason in verdict.reason
     assert fuzz.faults == [(File("a", b"changed"), verdict.reason)]
+
+
+def test_time_that_others_have_the_cores_does_not_count(monkeypatch, tmp_path):
+    (tmp_path / "schedstat").write_text("5000000000 2000000000 7\n")
+    monkeypatch.setattr(run, "WAITED", tmp_path / "none")
+    plain = run.clock()
+    monkeypatch.setattr(run, "WAITED", tmp_path / "schedstat")
+    assert run.clock() - plain == pytest.approx(-2, abs=0.1)
 
 
 def test_equal_seeds_give_equal_inputs():
@@ -123,17 +131,19 @@ def test_a_message_of_two_lines_is_made_one():
     assert long.endswith("; fix it")
 
 
-def test_the_command_ends_with_a_table(tmp_path):
-    command = [sys.executable, "-m", "tests.fuzz.run", "--inputs", "300", "--only", "shot list"]
-    done = subprocess.run(
-        [*command, "--faulty", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    last = done.stdout.splitlines()[-1].split()
+def test_the_command_ends_with_a_table(tmp_path, capsys):
+    flags = ["--inputs", "300", "--only", "shot list", "--faulty", str(tmp_path / "faults")]
+    assert run.main(flags) == 0
+    last = capsys.readouterr().out.splitlines()[-1].split()
     assert last[0] == "all"
     assert int(last[1]) >= shares(300)["shot list"]
+    assert not (tmp_path / "faults").exists()
+
+
+def test_the_command_writes_faulty_inputs(tmp_path, capsys, monkeypatch):
+    bench = Bench([File("a.txt", b"seed" * 9)], lambda path: path.read_text("ascii"))
+    monkeypatch.setitem(TARGETS, "faulty", Target(lambda _: bench))
+    assert run.main(["--inputs", "3000", "--only", "faulty", "--faulty", str(tmp_path)]) == 1
+    assert f"faults, in {tmp_path}" in capsys.readouterr().out
+    assert not (tmp_path / "faulty" / "0" / "a.txt").read_bytes().isascii()
+    assert "UnicodeDecodeError" in (tmp_path / "faulty" / "0.txt").read_text()

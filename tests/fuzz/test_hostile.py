@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mvfa.run_page import run_page
+from prediction.page import summarise, write_page
+from prediction.records import records
 from report.page import write_report
 from report.study import Study, TableSpec, load_cell
 from tests.fuzz import seeds
@@ -103,3 +105,16 @@ def test_markup_in_the_files_of_a_run_stays_text(tmp_path):
     for page in pages:
         assert "<script>alert" not in page
         assert "<img src=x" not in page
+
+
+def test_markup_in_names_of_scored_files_stays_text(tmp_path):
+    log = next(file for file in seeds.prediction_logs() if file.name == "rows.jsonl")
+    rows = [json.loads(line) for line in log.data.splitlines()]
+    odd = [row | {"name": row["name"] + MARKUP, "notes": [MARKUP]} for row in rows]
+    (tmp_path / log.name).write_text("".join(json.dumps(row) + "\n" for row in odd))
+    summary = summarise(records(tmp_path))
+    facts = {"Detector": MARKUP}
+    page = write_page(tmp_path, summary, title=MARKUP, facts=facts, remarks=[MARKUP]).read_text()
+    assert page.count("&lt;script&gt;alert(1)") >= 6
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
