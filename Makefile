@@ -9,7 +9,7 @@ demo: $(VENV)/run.stamp
 	$(RUN) demo.py
 
 test: $(VENV)/dev.stamp  # side by side, the tests of a file in one process of one thread
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 parity: $(VENV)/dev.stamp
 	$(RUN) -m pytest tests/test_parity.py -v
