@@ -15,7 +15,6 @@ The general rule is a guess, so `places` believes it only where it groups a set 
 import csv
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ GENERAL = r"(?P<case>.+)[_\-](?P<slice>\d+)"
 TABLE = "cases.csv"
 COLUMNS = ("file", "case", "slice")
 MOST_DIGITS = 18  # of a slice: it fits into 64 bit
+PATTERN_SECONDS = 1  # for one name
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,19 @@ class Located(Protocol):
 
 
 def match_place(stem: str, pattern: str) -> Place | None:
-    """Return what a pattern reads from a file name without its suffix; None: it does not match."""
-    match = re.fullmatch(pattern, stem)
+    """Return what a pattern reads from a file name without its suffix; None: it does not match.
+
+    Raises UserError for a pattern that takes longer than PATTERN_SECONDS, as some do for ever.
+    """
+    import regex  # slow to import; Python's own module knows no end of a search
+
+    try:
+        match = regex.fullmatch(pattern, stem, timeout=PATTERN_SECONDS)
+    except TimeoutError as error:
+        raise UserError(
+            f"the pattern of cases {shortened(pattern)} takes more than {PATTERN_SECONDS} s for "
+            f"{shortened(stem)}; choose one without repetitions of repetitions"
+        ) from error
     if match is None:
         return None
     groups = match.groupdict()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset import cases
 from dataset.cases import UNKNOWN, Place, group_by_case, listed_cases, places, read_place
 from dataset.catalog import CATALOG, ObjectInfo, object_info
 from dataset.draws import draw_lists, write_lists
@@ -184,3 +185,11 @@ def test_scores_have_case_and_slice(tiny_path, demo_root, tmp_path):
     (top / "cases.csv").write_text("file,case,slice\nx.png,1,one\n")
     with pytest.raises(UserError, match=r"cases\.csv line 2: slice 'one'"):
         runs("test_few", "Histopathology", data=data)
+
+
+def test_a_pattern_without_end_is_stopped(monkeypatch):
+    monkeypatch.setattr(cases, "PATTERN_SECONDS", 0.2)
+    name = "a" * 60 + "!.png"
+    with pytest.raises(UserError, match=r"the pattern of cases .* takes more than 0.2 s for aaa"):
+        read_place(name, r"(?P<case>(a|aa|a?a)+)+b")
+    assert read_place("aab.png", r"(?P<case>(a|aa|a?a)+)+b").case is not None
