@@ -22,7 +22,7 @@ from mvfa.recipe import LEVELS, RECIPES
 from report.arguments import build_parser, parse
 from report.experiments import SWITCHES, TABLES, switch_flags, table_specs
 from report.jobs import cell_specs, jobs_of, missing_input
-from report.study import DONE, FAILED, MISSING, load_published
+from report.study import DONE, FAILED, MISSING, Study, load_published
 from tests.conftest import released_form
 
 ROOT = Path(__file__).parent.parent
@@ -30,21 +30,22 @@ ASKED = ("table1", "branches", "table2", "normal", "figure5", "--objects", "Brai
 SMALL = ("--img_size", "60", "--epoch", "1", "--pictures", "1")
 
 
+def small(
+    root: Path, demo_root: Path, weights: Path, *more: str, data: Path | None = None
+) -> list[str]:
+    """Return the flags of a small study whose results go to a folder."""
+    folders = ["--root", root, "--data_path", data or demo_root / "data"]
+    folders += ["--fewshot_path", demo_root / "fewshot_seed"]
+    folders += ["--clip_path", weights, "--cache_dir", root.parent / "cache"]
+    return [str(flag) for flag in (*ASKED, *SMALL, *folders, *more)]
+
+
 @pytest.fixture
 def flags(demo_weights, demo_root, tmp_path):
     """Make flags of a small study below a folder."""
 
-    def make(name: str, *more: str, data: Path = demo_root / "data") -> list[str]:
-        folders = [
-            "--root",
-            tmp_path / name,
-            "--data_path",
-            data,
-            "--fewshot_path",
-            demo_root / "fewshot_seed",
-        ]
-        folders += ["--clip_path", demo_weights, "--cache_dir", tmp_path / "cache"]
-        return [str(flag) for flag in (*ASKED, *SMALL, *folders, *more)]
+    def make(name: str, *more: str, data: Path | None = None) -> list[str]:
+        return small(tmp_path / name, demo_root, demo_weights, *more, data=data)
 
     return make
 
@@ -303,8 +304,16 @@ def test_the_page_shows_the_flags_that_change_results():
     assert command == "python reproduce.py table1 --seeds 1 2 --recipe paper"
 
 
-def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
-    study = reproduce.main(flags("one"))
+@pytest.fixture(scope="module")
+def whole(demo_weights, demo_root, tmp_path_factory) -> tuple[Study, Path]:
+    """Make a small study; return it with its folder."""
+    root = tmp_path_factory.mktemp("whole")
+    study = reproduce.main(small(root / "one", demo_root, demo_weights))
+    return study, root / "one"
+
+
+def test_two_undisturbed_runs_and_one_in_jobs_are_equal(whole, flags, tmp_path):
+    study, one_root = whole
     assert {cell.state for cell in study.cells} == {DONE}
     assert [
         c.metrics["image_auroc"] for c in study.cells if c.row == "without the text branch"
@@ -312,19 +321,18 @@ def test_two_undisturbed_runs_and_one_in_jobs_are_equal(flags, tmp_path):
         c.metrics["details"]["image"]["memory"]["auroc"] for c in study.cells if c.table == "table1"
     ]
     reproduce.main(flags("two", "--jobs", "2", "--cluster_options", "timeout_min=30"))
-    assert report(tmp_path / "one") == report(tmp_path / "two")
-    one, two = (sorted((tmp_path / name / "runs").rglob("*.pth")) for name in ("one", "two"))
+    assert report(one_root) == report(tmp_path / "two")
+    one, two = (sorted((root / "runs").rglob("*.pth")) for root in (one_root, tmp_path / "two"))
     assert len(one) == len(two) == 2
     for a, b in zip(one, two, strict=True):
         first, second = (torch.load(path, weights_only=True) for path in (a, b))
         for head in ("seg_adapters", "det_adapters"):
             assert all(torch.equal(first[head][key], second[head][key]) for key in first[head])
-    for a in sorted((tmp_path / "one" / "runs").rglob("scores.csv")):
-        assert a.read_bytes() == (tmp_path / "two" / a.relative_to(tmp_path / "one")).read_bytes()
+    for a in sorted((one_root / "runs").rglob("scores.csv")):
+        assert a.read_bytes() == (tmp_path / "two" / a.relative_to(one_root)).read_bytes()
 
 
-def test_a_killed_run_ends_with_the_same_page(flags, tmp_path):
-    reproduce.main(flags("whole"))
+def test_a_killed_run_ends_with_the_same_page(whole, flags, tmp_path):
     command = [sys.executable, "reproduce.py", *flags("killed")]
     for moment in (1, 3):  # when so many runs have left their results, and a little later
         process = subprocess.Popen(
@@ -340,7 +348,7 @@ def test_a_killed_run_ends_with_the_same_page(flags, tmp_path):
         assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "report").exists()
     reproduce.main(flags("killed"))
-    assert report(tmp_path / "killed") == report(tmp_path / "whole")
+    assert report(tmp_path / "killed") == report(whole[1])
 
 
 def test_published_adapters_are_tested_without_a_training(flags, tmp_path, demo_root, demo_weights):
