@@ -25,6 +25,7 @@ from mvfa.detector_file import (
     tensors_hash,
 )
 from tests.detectors import write_described
+from prediction.outputs import save_tiff
 from tests.script_runs import ROOT, Runs, start
 
 SHARED = ("--img_size", 32, "--features_list", 1, 2, 3, 4)
@@ -354,3 +355,16 @@ def test_mistakes_are_one_line(flags):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
+
+
+def test_equal_maps_are_equal_files(tmp_path):
+    """In memory libtiff leaves bytes of no meaning between its blocks, in every second file."""
+    for seed in range(3):
+        values = np.random.default_rng(seed).random((240, 240), np.float32)
+        files = [tmp_path / f"{seed}-{number}.tif" for number in range(9)]
+        for number, path in enumerate(files):
+            np.full(200_000, number, np.uint8).tobytes()  # other content of free memory
+            save_tiff(path, values)
+        assert len({path.read_bytes() for path in files}) == 1
+        with Image.open(files[0]) as image:
+            np.testing.assert_array_equal(np.asarray(image), values)

@@ -117,6 +117,15 @@ def test_parts_of_killed_processes_are_swept(tmp_path):
     assert not (tmp_path / "below" / dead).exists()
 
 
+def test_parts_are_swept_wherever_a_process_writes(tmp_path):
+    own = part_path(tmp_path / "x").name
+    part = tmp_path / "below" / own.replace(f"-{os.getpid()}-", f"-{process_that_ended()}-")
+    part.parent.mkdir()
+    part.write_text("")
+    write_whole(tmp_path / "below" / "file", lambda path: path.write_text("new"))
+    assert [path.name for path in part.parent.iterdir()] == ["file"]
+
+
 def test_a_part_of_another_machine_is_swept_after_a_day(tmp_path):
     part = tmp_path / part_path(tmp_path / "x").name.replace(machine(), "elsewhere")
     for age, left in ((FOREIGN_PART_SECONDS - 60, True), (FOREIGN_PART_SECONDS + 60, False)):
