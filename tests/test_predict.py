@@ -24,8 +24,8 @@ from mvfa.detector_file import (
     read_tensors,
     tensors_hash,
 )
-from tests.detectors import write_described
 from prediction.outputs import save_tiff
+from tests.detectors import write_described
 from tests.script_runs import ROOT, Runs, start
 
 SHARED = ("--img_size", 32, "--features_list", 1, 2, 3, 4)
