@@ -113,6 +113,16 @@ def hash_tensors_ahead(path: Path) -> Future[str]:
     return once(path, "tensors", lambda: file_tensors_hash(path))
 
 
+def ordered(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata by name; the library's order changes each time."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
 def write_detector(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:
     """Write a detector, whole or not at all. Raises UserError for values that are not finite."""
     from safetensors.torch import save
@@ -126,7 +136,7 @@ def write_detector(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[s
     description = json.dumps({"format": FORMAT, **about, "tensors_sha256": tensors_hash(copies)})
     check_description(path, json.loads(description))
     data = save(copies, metadata={KEY: description, DIGEST: text_hash(description)})
-    write_whole(path, lambda part: part.write_bytes(data))
+    write_whole(path, lambda part: part.write_bytes(ordered(data)))
 
 
 def read_tensors(path: Path, about: Mapping[str, Any]) -> "dict[str, Tensor]":

@@ -228,3 +228,13 @@ def test_a_detector_whose_digest_has_another_name_is_refused(tiny_path, tmp_path
     path.write_bytes(data.replace(name, name[:-1] + b"7"))
     with pytest.raises(UserError, match="its description is not that it was written with"):
         read_description(path)
+
+
+def test_equal_detectors_are_equal_files(tiny_path, tmp_path):
+    detector = random_detector(tiny_path)
+    for number in range(6):
+        detector.save(tmp_path / f"{number}.detector")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    tensors = load_file(tmp_path / "0.detector")
+    read = read_tensors(tmp_path / "0.detector", read_description(tmp_path / "0.detector"))
+    assert plain(read) == plain(tensors)
