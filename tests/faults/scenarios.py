@@ -93,12 +93,8 @@ def scenarios(world: World) -> dict[str, Scenario]:
         "convert": (
             "prepare_data",
             [
-                "convert",
-                str(work / "table.csv"),
-                "--obj",
-                "Skull",
-                "--data_path",
-                str(work / "data"),
+                *("convert", str(work / "table.csv"), "--obj", "Skull"),
+                *("--data_path", str(work / "data"), "--overwrite"),
             ],
         ),
         "draw": (
