@@ -114,7 +114,7 @@ def hash_tensors_ahead(path: Path) -> Future[str]:
 
 
 def ordered(data: bytes) -> bytes:
-    """Return a safetensors file with its metadata in order; that of the library changes each time."""
+    """Return a safetensors file with its metadata in order; the library draws it anew each time."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
