@@ -12,6 +12,7 @@ fails is listed on the page, and the others go on.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +46,7 @@ def run_job(job: "Job") -> str:
 
     The traceback of a bug is written to the folder of its results.
     """
-    from utils import write_whole  # imports torch
+    from utils import write_text  # imports torch
 
     print(f"\n{job.out.parent.name}: {job.script}", flush=True)
     try:
@@ -53,12 +54,18 @@ def run_job(job: "Job") -> str:
     except UserError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  # a bug in one run must not cost the others
-        if line := describe(error):
-            return line
         log = job.out / ERROR_LOG
-        write_whole(log, lambda part: part.write_text(format_exc(), encoding="utf-8"))
-        return f"{type(error).__name__}: {error}".split("\n")[0] + f" (traceback in {log})"
+        with suppress(OSError):  # a full disk
+            write_text(log, format_exc())
+        line = describe(error) or f"{type(error).__name__}: {error}".split("\n")[0]
+        return f"{line} (traceback in {log})"
     return ""
+
+
+def note(damage: str) -> None:
+    """Say why a run that has ended is run again, if there is a reason."""
+    if damage:
+        print(f"note: {damage}; it is run again", file=sys.stderr)
 
 
 def perform(work: "Work", threads: int | None = None, gpu: str | None = None) -> dict[Path, str]:
@@ -70,21 +77,22 @@ def perform(work: "Work", threads: int | None = None, gpu: str | None = None) ->
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
-    from report.damage import set_aside
+    from report.damage import other_adapters, set_aside
 
     if threads:
         torch.set_num_threads(threads)
     failures: dict[Path, str] = {}
     for train, tests in work.items():
-        for job in (train, *tests):
-            if job.damage:
-                print(f"note: {job.damage}; it is run again", file=sys.stderr)
         needed = [test for test in tests if not test.done]
-        wanted = (needed and not train.done) or train.damage
-        if train.damage:
-            set_aside(train.out, train.out.parent)
-        reason = run_job(train) if wanted else ""
-        failures |= {test.out: reason or run_job(test) for test in needed}
+        reason = ""
+        if train.damage or (needed and not train.done):
+            note(train.damage or train.loss)
+            set_aside(train.out.parent)
+            reason = run_job(train)
+        for test in tests:
+            if not test.done or (not reason and other_adapters(train.out, test.out)):
+                note(test.damage)
+                failures[test.out] = reason or run_job(test)
     return {out: reason for out, reason in failures.items() if reason}
 
 

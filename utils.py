@@ -123,7 +123,8 @@ def sweep(folder: Path, *, below: bool = False) -> None:
 
 def flush(path: Path) -> None:
     """Return when the system has brought a file's content, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

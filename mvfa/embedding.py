@@ -20,13 +20,13 @@ from PIL import Image
 from dataset.files import opened
 from errors import UserError
 from mvfa.panels import Pixels, colours, outline, overlay
+from mvfa.run_files import PICTURES
 
 MIME_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 QUALITY = 75  # of WebP images; a 240 px image takes about 5 kB
 PANEL_QUALITY = 60
 PANEL_WIDTH = 1_400  # pixels; a page shows panels at 1080 at most
 BAR_WIDTH = 256  # pixels of the colour bar
-FOLDER = "pictures"
 ENDINGS: Mapping[str, tuple[str, ...]] = {  # of a picture's files that are shown
     "image": ("-image.png",),
     "map": ("-map.png",),
@@ -54,7 +54,7 @@ def problem_of(folder: Path, kind: str, name: str) -> str:
     try:
         if not (name.isprintable() and name.endswith(ENDINGS[kind])):
             return f"{name!a} is no name of its {kind}"
-        if path.resolve() != folder.resolve() / FOLDER / path.name:
+        if path.resolve() != folder.resolve() / PICTURES / path.name:
             return f"{path} is not in the run's folder of pictures"
         if path.stat().st_size > LARGEST:
             return f"{path} has more than {LARGEST} bytes"

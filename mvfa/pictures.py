@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvfa.embedding import FOLDER
 from mvfa.options import MIXED, ORDERS
 from mvfa.panels import SCALE, Picture, Pixels, panel
+from mvfa.run_files import PICTURES
 from utils import sweep, write_whole
 
 JPEG_QUALITY = 75  # a panel of 240 px images is below 100 kB
@@ -140,11 +140,11 @@ def npz(arrays: dict[str, npt.NDArray[np.float32]]) -> bytes:
 
 def remove_pictures(folder: Path) -> None:
     """Remove the files that `write_pictures` has written to folder/pictures, and no other file."""
-    for path in sorted((folder / FOLDER).glob("*")):
+    for path in sorted((folder / PICTURES).glob("*")):
         if FILE_NAME.fullmatch(path.name) and path.is_file():
             path.unlink()
     with suppress(OSError):  # absent, or with files of the user's
-        (folder / FOLDER).rmdir()
+        (folder / PICTURES).rmdir()
 
 
 def picture_files(
@@ -181,7 +181,7 @@ def write_pictures(
     in the entries are relative to `folder`; "mask" is None where there is none.
     """
     remove_pictures(folder)
-    sweep(folder / FOLDER)
+    sweep(folder / PICTURES)
     entries = []
     for picture in chosen:
         entry: dict[str, Any] = {
@@ -192,7 +192,7 @@ def write_pictures(
             "mask": None,
         }
         for kind, (ending, content) in picture_files(picture, threshold, scale).items():
-            path = f"{FOLDER}/{picture.index:05d}{ending}"
+            path = f"{PICTURES}/{picture.index:05d}{ending}"
             write = partial(Path.write_bytes, data=content)
             write_whole(folder / path, write, flush_folder=False)
             entry[kind] = path

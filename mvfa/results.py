@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of
 from mvfa.resume import Progress
-from mvfa.run_files import CURVES, FILES, METRICS, SCORES, sealed
+from mvfa.run_files import CURVES, FILES, METRICS, PICTURES, SCORES, sealed
 from mvfa.selection import Selection
 from mvfa.versions import versions
-from utils import write_whole
+from utils import flush, part_of, write_whole
 
 CSV_ROWS = 500  # rows converted to text at once
 MAP_THRESHOLD = 0.5  # of a contour where neither a flag nor a mask gives one
@@ -104,7 +105,33 @@ def image_counts(test_set: ImageSet) -> dict[str, int | None]:
     }
 
 
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Give a folder for new results, which then take the place of earlier ones in `out`.
+
+    If anything fails within, such as on a full disk, the earlier results stay.
+    """
+    with part_of(out / "results") as stage:
+        stage.mkdir()
+        try:
+            yield stage
+        except OSError as error:
+            if str(error.filename).startswith(str(stage)):
+                error.filename = str(out / Path(error.filename).relative_to(stage))
+            raise
+        remove_results(out)
+        for path in sorted((stage / PICTURES).glob("*")):
+            (out / PICTURES).mkdir(exist_ok=True)
+            path.replace(out / PICTURES / path.name)
+        for name in (CURVES, SCORES, METRICS):  # the last says that the run is whole
+            if (stage / name).exists():
+                (stage / name).replace(out / name)
+    with suppress(OSError):  # some systems cannot open a folder
+        flush(out)
+
+
 def write_results(
+    folder: Path,
     options: Options,
     env: Environment,
     weights: Path,
@@ -114,17 +141,14 @@ def write_results(
     earlier_seconds: float = 0.0,
     **more: Any,
 ) -> None:
-    """Write metrics.json and scores.csv at the first rank, and say what the run has written.
+    """Write metrics.json and scores.csv to a folder, which may hold curves.json and pictures.
 
     `weights` is CLIP's file and `adapters` that of the scored adapters, None where they were not
     saved; `earlier_seconds` is the time of a training before it was stopped; `more` goes into
     metrics.json as it is.
     """
-    if not env.world.first:
-        return
     training = options.script.startswith("train")
     decided = {"pack": packs(options, env)} if training else {}
-    out = options.out
     content: dict[str, Any] = {
         "image_auroc": evaluation.image_auroc,
         "pixel_auroc": evaluation.pixel_auroc,
@@ -142,17 +166,24 @@ def write_results(
     }
     if not training:
         content["protocol"] = protocol_text(content)
-    write_scores(out, options, test_set, evaluation)
-    # last: its presence says the run is whole
-    write_json(out / METRICS, sealed(content, out), indent=2)
+    write_scores(folder, options, test_set, evaluation)
+    write_json(folder / METRICS, sealed(content, folder), indent=2)
+
+
+def show_written(options: Options, adapters: Path | None = None) -> None:
+    """Say which files a run has written, after its page if --page asks for one.
+
+    `adapters` is the checkpoint of a training.
+    """
+    out = options.out
     written = [out / name for name in (METRICS, SCORES, CURVES) if (out / name).exists()]
-    if more.get("pictures"):
-        written.append(out / "pictures")
+    if (out / PICTURES).is_dir():
+        written.append(out / PICTURES)
     if options.page:
         from mvfa.run_page import write_run_page  # imports Plotly, which is slow
 
         written.append(write_run_page(out))
-    if adapters is not None and training:
+    if adapters is not None:
         written.append(adapters)
     print("wrote", *written, file=sys.stderr)
 
@@ -184,21 +215,23 @@ def write_training_results(
     evaluation = kept.evaluation
     assert evaluation is not None, "the kept adapters are tested at the end"
     if env.world.first:
-        remove_results(options.out)
-    write_results(
-        options,
-        env,
-        weights,
-        evaluation,
-        test_set,
-        kept.written,
-        earlier_seconds=progress.earlier_seconds,
-        **selection.as_dict(),
-        train_loss=progress.losses,
-        train_objects=list(kept.about["train_objects"] or ()) or None,
-        shots=shots and shots.names(),
-        empty_masks=test_set.empty_masks,
-    )
+        with replacing(options.out) as folder:
+            write_results(
+                folder,
+                options,
+                env,
+                weights,
+                evaluation,
+                test_set,
+                kept.written,
+                earlier_seconds=progress.earlier_seconds,
+                **selection.as_dict(),
+                train_loss=progress.losses,
+                train_objects=list(kept.about["train_objects"] or ()) or None,
+                shots=shots and shots.names(),
+                empty_masks=test_set.empty_masks,
+            )
+        show_written(options, kept.written)
     if kept.failure is not None:
         raise kept.failure
     progress.remove()
@@ -216,36 +249,39 @@ def write_test_results(
     **more: Any,
 ) -> None:
     """Measure a scored test set, draw the pictures asked for, and write all of it."""
-    if env.world.first:
-        details = measure(
-            evaluation,
-            predictions,
-            threshold=options.threshold,
-            resamples=options.bootstrap,
-            seed=options.seed,
-            cases=[place.case for place in test_set.places],
-            slices=[place.slice for place in test_set.places],
-        )
-        remove_results(options.out)  # not earlier: what takes time, and may fail, is done
-        more["details"], curves = split_curves(details)
-        write_json(options.out / CURVES, curves)
-        more["empty_masks"] = test_set.empty_masks
-        more["test_images"] = image_counts(test_set)
-        more["training"] = training_of(adapters)
+    if not env.world.first:
+        return
+    details = measure(
+        evaluation,
+        predictions,
+        threshold=options.threshold,
+        resamples=options.bootstrap,
+        seed=options.seed,
+        cases=[place.case for place in test_set.places],
+        slices=[place.slice for place in test_set.places],
+    )
+    more["details"], curves = split_curves(details)
+    more["empty_masks"] = test_set.empty_masks
+    more["test_images"] = image_counts(test_set)
+    more["training"] = training_of(adapters)
+    with replacing(options.out) as folder:
+        write_json(folder / CURVES, curves)
         if options.pictures:
-            threshold, pictures = draw_pictures(options, evaluation, predictions, test_set, details)
-            more |= {"threshold": threshold, "pictures": pictures}
-    write_results(options, env, weights, evaluation, test_set, adapters, **more)
+            drawn = draw_pictures(folder, options, evaluation, predictions, test_set, details)
+            more["threshold"], more["pictures"] = drawn
+        write_results(folder, options, env, weights, evaluation, test_set, adapters, **more)
+    show_written(options)
 
 
 def draw_pictures(
+    folder: Path,
     options: Options,
     evaluation: Evaluation,
     predictions: Predictions,
     test_set: ImageSet,
     details: Mapping[str, Any],
 ) -> tuple[float, list[dict[str, Any]]]:
-    """Write the pictures; return the threshold of their contours and metrics.json's entries."""
+    """Write pictures to a folder; return the threshold of their contours and their entries."""
     from mvfa.panels import SCALE, Picture  # imports OpenCV, which is slow
     from mvfa.pictures import choose_ranked, write_pictures
 
@@ -275,4 +311,4 @@ def draw_pictures(
         )
         pictures.append(picture)
     scale = SCALE if options.picture_scale == "common" else None
-    return threshold, write_pictures(options.out, pictures, threshold, scale)
+    return threshold, write_pictures(folder, pictures, threshold, scale)

@@ -23,6 +23,7 @@ METRICS = "metrics.json"
 CURVES = "curves.json"
 SCORES = "scores.csv"
 PAGE = "index.html"
+PICTURES = "pictures"  # folder
 ERROR_LOG = "error.log"  # of a run that ended with a bug
 LARGEST_JSON = 2**26  # bytes
 FILES = (METRICS, CURVES, SCORES, PAGE, ERROR_LOG)  # of a run's folder, beside its pictures

@@ -11,37 +11,45 @@ from mvfa.run_files import CURVES, METRICS, SCORES, load_metrics, read_scores
 State = tuple[int, int] | None  # size and modification time of a file, None if there is none
 
 
-def damage_of(out: Path, adapters: Path | None = None) -> str:
-    """Return in one line why the results of a run in a folder are not whole, "" if they are.
+def results_damage(out: Path) -> str:
+    """Return in one line why the results of a run in a folder are not whole, "" if they are."""
+    return read_damage(out, tuple(state_of(out / name) for name in (METRICS, CURVES, SCORES)))
 
-    `adapters` is the folder of its checkpoint if it is a training that wrote one: the checkpoint
-    belongs to its results.
+
+def adapters_damage(out: Path, folder: Path) -> str:
+    """Return why the checkpoint of a training, in a folder, is not that of its results; "": it is.
+
+    Without whole results nothing is compared.
     """
-    files = [out / name for name in (METRICS, CURVES, SCORES)]
-    found = results_damage(out, tuple(map(state_of, files)))
-    if found or adapters is None:
-        return found
-    path = changed_adapters(out, adapters)
-    return f"{path} is missing, or not what the training has written" if path else ""
-
-
-def changed_adapters(out: Path, adapters: Path) -> Path | None:
-    """Return the checkpoint of a training, in a folder, if it is not what its results name."""
-    written = (load_metrics(out) or {}).get("adapters")
-    if not written:
-        return None
-    path = adapters / Path(written["file"]).name
+    metrics = {} if results_damage(out) else load_metrics(out) or {}
+    if "adapters" not in metrics:
+        return ""
+    written = metrics["adapters"]
+    if written is None:
+        return f"the training of {out} could not write its checkpoint"
+    path = folder / Path(written["file"]).name
     with suppress(OSError):
         if hash_ahead(path).result() == written["sha256"]:
-            return None
-    return path
+            return ""
+    return f"{path} is missing, or not what the training has written"
 
 
-def set_aside(out: Path, adapters: Path) -> None:
-    """Rename a damaged checkpoint, which a training would not replace, to <name>.damaged."""
-    with suppress(UserError):
-        path = changed_adapters(out, adapters)
-        if path is not None and path.is_file():
+def other_adapters(train: Path, test: Path) -> bool:
+    """Return whether a test scored other adapters than those that its training has written now."""
+    hashes = [
+        ((load_metrics(out) or {}).get("adapters") or {}).get("sha256") for out in (train, test)
+    ]
+    return None not in hashes and hashes[0] != hashes[1]
+
+
+def set_aside(folder: Path) -> None:
+    """Rename checkpoints that cannot be read to <name>.damaged: no training would replace them."""
+    from mvfa.checkpoint import load  # imports torch
+
+    for path in folder.glob("*.pth"):
+        try:
+            load(path)
+        except UserError:
             path.replace(path.with_name(f"{path.name}.damaged"))
 
 
@@ -55,7 +63,7 @@ def state_of(path: Path) -> State:
 
 
 @cache
-def results_damage(out: Path, _states: tuple[State, ...]) -> str:
+def read_damage(out: Path, _states: tuple[State, ...]) -> str:
     """Return why metrics.json, curves.json or scores.csv is not whole, "" if they are."""
     try:
         load_metrics(out)

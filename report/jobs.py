@@ -22,7 +22,7 @@ from errors import UserError
 from mvfa.options import FEW, MIXED, SHOT_LISTS, ZERO
 from mvfa.recipe import LEVELS
 from mvfa.run_files import METRICS
-from report.damage import damage_of
+from report.damage import adapters_damage, results_damage
 from report.experiments import (
     ALL_LEVELS_ROW,
     ALL_SHOTS_ROW,
@@ -89,7 +89,7 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether it has ended, and its files are whole; always true without a script."""
-        return not self.script or (self.ended and not self.damage)
+        return not self.script or (self.ended and not self.damage and not self.loss)
 
     @property
     def ended(self) -> bool:
@@ -98,11 +98,14 @@ class Job:
 
     @property
     def damage(self) -> str:
-        """Why its files are not whole although it has ended, "" if they are."""
-        if not self.ended:
-            return ""
-        folder = self.out.parent if self.script.startswith("train") else None
-        return damage_of(self.out, folder)
+        """Why its results are not whole although it has ended, "" if they are."""
+        return results_damage(self.out) if self.ended else ""
+
+    @property
+    def loss(self) -> str:
+        """Why the checkpoint of a training that has ended is not there; "" if it is."""
+        trained = self.script.startswith("train") and self.ended
+        return adapters_damage(self.out, self.out.parent) if trained else ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """reproduce.py with files of runs that are cut, changed, lost or a stranger's; bugs leave a log."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image
 import report.jobs
 import reproduce
 import test_few
+from CLIP.hashing import sha256
 from mvfa import checkpoint
 from mvfa.run_files import sealed
 from report.study import DONE, FAILED
@@ -103,15 +106,61 @@ def test_a_test_whose_files_are_not_whole_is_run_again(whole, study, capsys, nam
 
 
 @pytest.mark.parametrize("damage", [remove, change_adapters])
-def test_a_lost_checkpoint_is_trained_again_where_a_test_needs_it(whole, study, capsys, damage):
+@pytest.mark.parametrize("cut_too", [False, True])
+def test_a_lost_checkpoint_is_trained_again(whole, study, capsys, damage, cut_too):
     root, again = study
     path = only(root, "*/*.pth")
     damage(path)
     only(root, "*/test_few*/metrics.json").unlink()
+    if cut_too:
+        cut(only(root, "*/train/metrics.json"))
     assert again().cells[0].state == DONE
     said = f"note: {path} is missing, or not what the training has written; it is run again"
-    assert said in capsys.readouterr().err
+    assert cut_too or said in capsys.readouterr().err
     check_equal(root, whole)
+
+
+def test_a_checkpoint_that_no_test_needs_is_not_trained_again(study):
+    root, again = study
+    only(root, "*/*.pth").unlink()
+    assert again().cells[0].state == DONE
+    assert not list((root / "runs").glob("*/*.pth"))
+
+
+def test_a_full_disk_is_made_good_later(study, whole, monkeypatch):
+    """A training whose checkpoint had no room has results, and is trained again."""
+    root, again = study
+    for name in ("train", "test_few*"):
+        only(root, f"*/{name}/metrics.json").unlink()
+    only(root, "*/*.pth").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full_disk)
+        (cell,) = again().cells
+    assert cell.state == FAILED
+    assert "No space left" in cell.reason
+    assert again().cells[0].state == DONE
+    check_equal(root, whole)
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_test_of_other_adapters_is_run_again(study):
+    """A training that is repeated elsewhere may round differently."""
+    root, again = study
+    metrics = only(root, "*/train/metrics.json")
+    path = only(root, "*/*.pth")
+    found = checkpoint.load(path)
+    adapters = {
+        head: {name: value + 1e-3 for name, value in matrices.items()}
+        for head, matrices in found.adapters.items()
+    }
+    checkpoint.save(path, adapters, found.about)
+    content = {k: v for k, v in json.loads(metrics.read_text()).items() if k != "sha256"}
+    content["adapters"]["sha256"] = sha256(path)
+    metrics.write_text(json.dumps(sealed(content, metrics.parent)))
+    assert again().cells[0].metrics["adapters"]["sha256"] == sha256(path)
 
 
 def test_a_training_whose_results_are_not_whole_is_run_again(whole, study):

@@ -1,15 +1,19 @@
 """What a run prints and writes: lines in the released order, short metrics.json, all named."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from mvfa import results
 from mvfa.evaluation import Evaluation
 from mvfa.options import parse
 from mvfa.results import auroc_lines
+from tests.faults.scenarios import snapshot
 from tests.script_runs import ROOT, Runs
 
 
@@ -92,3 +96,22 @@ def test_pictures_are_named_and_are_gone_after_a_run_without(runs, capsys):
     runs("test_zero", "Brain", "--bootstrap", 0)
     files = [path for path in out.rglob("*") if path.is_file()]
     assert sorted(written_files(capsys)) == sorted(map(str, files))
+
+
+@pytest.mark.parametrize("failing", ["write_scores", "write_json", "draw_pictures"])
+def test_what_cannot_be_written_costs_no_earlier_results(runs, monkeypatch, failing):
+    """A full disk, say: new results take the place of earlier ones when all of them are there."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    runs("train_few", "Brain", "--epoch", 1)
+    runs("test_few", "Brain", "--pictures", 2, "--bootstrap", 0)
+    before = snapshot(runs.folder / "out")
+    monkeypatch.setattr(results, failing, full)
+    for script, more in (("train_few", ("--epoch", 1)), ("test_few", ("--pictures", 1))):
+        if script == "train_few" and failing == "draw_pictures":
+            continue
+        with pytest.raises(OSError, match="No space left"):
+            runs(script, "Brain", *more)
+    assert snapshot(runs.folder / "out") == before
