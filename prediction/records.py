@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dataset.layout import refuse_special
 from errors import UserError
 from mvfa.schema import Entries, Many, finite, mapping, one_of, problem, text, whole
 from utils import naming, sweep, write_whole
@@ -66,8 +67,11 @@ FAILED = Entries({"name": text, "error": text}, ("name", "error"))
 
 
 def log_files(out: Path) -> list[Path]:
-    """List the logs of a run, also those of its jobs."""
-    return sorted(out.glob("rows*.jsonl"))
+    """List the logs of a run, also those of its jobs. Raises UserError for a pipe or a device."""
+    logs = sorted(path for path in out.glob("rows*.jsonl") if path.exists())
+    for path in logs:
+        refuse_special(path)
+    return logs
 
 
 def records(out: Path) -> Iterator[Record]:
@@ -91,6 +95,7 @@ def parsed(line: bytes) -> Record | None:
         return None
     with suppress(ValueError, RecursionError):
         record = json.loads(line)
+        os.fsencode(json.dumps(record, ensure_ascii=False))  # raises for what no file name has
         schema = FAILED if mapping(record) and "error" in record else SCORED
         return None if problem(record, schema) else record
     return None
