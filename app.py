@@ -8,16 +8,16 @@ page is served to this machine only and asks nothing of any other; uploaded file
 Research software, not a medical device.
 """
 
-import sys
-from collections.abc import Sequence
-from time import sleep
-
-from mvfa.cli import command
 from mvfa.process import guard_imports, status_of
 
 if __name__ == "__main__":
     guard_imports()  # a script that is stopped or has too little memory ends with one line
 
+import sys
+from collections.abc import Sequence
+from time import sleep
+
+from mvfa.cli import command
 from prediction.app_options import start
 
 if __name__ == "__main__":

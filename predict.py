@@ -8,15 +8,15 @@ folders of them. A score depends on its image alone. A run that was stopped goes
 when the same command is given again. Research software, not a medical device.
 """
 
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-
 from mvfa.process import after_imports, before_imports, end, guard_imports
 
 if __name__ == "__main__":
     guard_imports()  # a script that is stopped or has too little memory ends with one line
     before_imports()
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 
 from errors import UserError
 from mvfa.cli import command

@@ -9,6 +9,11 @@ on their settings. Finished runs are kept, so a stopped command continues where 
 fails is listed on the page, and the others go on.
 """
 
+from mvfa.process import guard_imports
+
+if __name__ == "__main__":
+    guard_imports()  # a script that is stopped or has too little memory ends with one line
+
 import os
 import sys
 from collections.abc import Sequence
@@ -21,11 +26,6 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from mvfa.cli import command
-from mvfa.process import guard_imports
-
-if __name__ == "__main__":
-    guard_imports()  # a script that is stopped or has too little memory ends with one line
-
 from mvfa.locks import exclusive, hold_folder
 from mvfa.run_files import ERROR_LOG
 from mvfa.system_errors import describe

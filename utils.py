@@ -67,10 +67,12 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "cpu" and device.index:
+            raise ValueError("there is one CPU")  # noqa: TRY301
         torch.zeros(1, device=device).item()  # "meta" has no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
         usable = ", ".join(usable_devices())
-        raise UserError(f"--device {name} cannot be used here; usable: {usable}") from error
+        raise UserError(f"--device {name!r} cannot be used here; usable: {usable}") from error
     return device
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ def weights_folder(in_wheel: bool = IN_WHEEL) -> Path:
         return Path(__file__).parent / "ckpt"
     from platformdirs import user_data_path
 
-    try:
-        return user_data_path("mvfa", appauthor=False) / "weights"
-    except RuntimeError:
-        return Path("mvfa", "weights")
+    with suppress(RuntimeError):  # older versions return a path that begins with ~ instead
+        if (path := user_data_path("mvfa", appauthor=False)).is_absolute():
+            return path / "weights"
+    return Path("mvfa", "weights")
 
 
 WEIGHTS = weights_folder()

@@ -32,6 +32,7 @@ PAPER_ORDER = ("Histopathology", "Chest", "Retina_OCT2017", "Brain", "Liver", "R
 
 HALF = "half"
 ANY = "any"
+FUZZY = re.compile(r"\{[^}]*[eids][^}]*\}")  # of the module regex, in a pattern
 MASK_RULES = (HALF, ANY)  # see dataset/masks.py
 SETTINGS = "object.toml"
 MOST_TEXT = 1000  # characters of a setting
@@ -273,9 +274,13 @@ def mask_rule_name(text: str) -> str:
 
 def case_pattern(text: str) -> str:
     """Return a pattern of file names. Raises argparse.ArgumentTypeError if it has no `case`."""
+    import regex  # slow to import; it has searches that end, and more than Python's own module
+
     try:
         groups = re.compile(text).groupindex
-    except (re.error, OverflowError, RecursionError) as error:
+        if regex.compile(text).groupindex != groups or FUZZY.search(text):
+            raise re.error("fuzzy matching is not allowed")  # noqa: TRY301
+    except (re.error, regex.error, OverflowError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
     if "case" not in groups:
         allowed = r"allowed is a regular expression with a group (?P<case>...)"

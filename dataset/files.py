@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from dataset.layout import refuse_special
 from dataset.wording import shortened
 from errors import UserError
 
@@ -66,6 +67,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     Raises UserError if the file cannot be read, also within the context, and if it holds several
     images.
     """
+    refuse_special(path)
     with readable(path), Image.open(path, formats=FORMATS) as image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a JPEG with previews
             refuse_stack(path)

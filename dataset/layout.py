@@ -124,14 +124,19 @@ def check_entry(path: Path) -> None:
         raise UserError(f"{path} is {kind}; restore the image or remove it")
 
 
-def refuse_special(path: Path) -> None:
-    """Raise UserError for a pipe, a socket or a device: opening or reading one may never end."""
+def refuse_special(path: Path, most: int | None = None) -> None:
+    """Raise UserError for a pipe, a socket or a device: opening or reading one may never end.
+
+    So for a file of more than `most` bytes.
+    """
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except OSError:
         return  # it is said by who opens it
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise UserError(f"{path} is not a regular file but a pipe, socket or device; leave it out")
+    if most is not None and found.st_size > most:
+        raise UserError(f"{path} has {found.st_size:,} bytes, of at most {most:,}; leave it out")
 
 
 def is_marked(path: Path) -> bool:

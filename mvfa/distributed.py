@@ -19,6 +19,7 @@ from torch import nn
 from errors import LostProcessError, UserError
 
 TIMEOUT = timedelta(minutes=30)  # the first rank evaluates while the others wait
+MOST_DIGITS = 9  # of a number of processes, or a port
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def environment_number(name: str, default: int | None, low: int, high: float = m
     text = os.environ.get(name, "").strip()
     if not text and default is not None:
         return default
-    if not text.isdecimal() or not low <= int(text) <= high:
+    if not text.isdecimal() or len(text) > MOST_DIGITS or not low <= int(text) <= high:
         allowed = f"a number from {low}" + ("" if high == math.inf else f" to {high}")
         said = f"is {text!r}" if text else "is not set"
         remedy = "start several processes with torchrun, or unset WORLD_SIZE for one"

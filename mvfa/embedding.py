@@ -62,7 +62,7 @@ def problem_of(folder: Path, kind: str, name: str) -> str:
             if max(image.size) > WIDEST:
                 return f"{path} is wider or higher than {WIDEST} pixels"
             image.load()
-    except (UserError, OSError):
+    except (UserError, OSError, RuntimeError):  # the last: a circle of links
         return f"{path} cannot be read"
     return ""
 

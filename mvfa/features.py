@@ -4,6 +4,7 @@ No adapter precedes the stem of the vision tower, so these features are the same
 Letters: B images of a batch, N patches, D vision width, S image side.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from mvfa.distributed import World
 from mvfa.halving import Halving
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CONTEXT = "fork" if sys.platform == "linux" else None  # so that workers share decoded images
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Expected = UserError | OSError | MemoryError
@@ -181,11 +183,13 @@ class FeatureLoader:
             return
         # a loader needs the two methods only
         dataset: Dataset[Item] = _ErrorsAsValues(self.decoded)  # type: ignore[assignment]
+        workers = 0 if self.in_memory else self.workers
         loader = DataLoader(
             dataset,
             batch_sampler=groups,
-            num_workers=0 if self.in_memory else self.workers,
+            num_workers=workers,
             collate_fn=collate,
+            multiprocessing_context=CONTEXT if workers else None,
             pin_memory=self.device.type == "cuda",
         )
         for loaded in loader:

@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from errors import UserError
@@ -29,6 +30,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.register("type", Path, named_path)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Join each range that starts with a minus sign to its flag, and parse."""
@@ -47,6 +49,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Raise a UserError instead of printing the usage."""
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def named_path(text: str) -> Path:
+    """Return a path. Refuses an empty one, as of a shell's variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError(
+            "it is empty; name a file or folder (. is the current one)"
+        )
+    return Path(text)
 
 
 def number(

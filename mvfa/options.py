@@ -5,6 +5,7 @@ before anything loads: this module needs no torch, so help and mistakes come at 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
 
 DEFAULT_MODEL = "ViT-L-14-336"
 DEFAULT_SEED = 111
+LARGEST_WEIGHT = 1e6  # of the recipe: no product of a few is infinite
+# how a number of the recipe is read
+WEIGHT: dict[str, Any] = {
+    "type": number(float, -LARGEST_WEIGHT, top=LARGEST_WEIGHT),
+    "metavar": "X",
+}
 STATE_SUFFIX = ".state"  # of an unfinished training, beside its checkpoint
 DEFAULT_RESAMPLES = 1_000  # of bootstrap intervals
 FEW = "few"
@@ -139,10 +146,10 @@ def default_cache() -> Path:
 
     For a user without a home, as in some containers, it is below the current folder.
     """
-    try:
-        return user_cache_path("mvfa", appauthor=False)
-    except RuntimeError:
-        return Path(".cache", "mvfa")
+    with suppress(RuntimeError):  # older versions return a path that begins with ~ instead
+        if (path := user_cache_path("mvfa", appauthor=False)).is_absolute():
+            return path
+    return Path(".cache", "mvfa")
 
 
 def add_weights(flags: Flags) -> None:
@@ -399,8 +406,7 @@ def add_recipe(parser: Parser) -> None:
             more: dict[str, Any] = {"type": truth, "metavar": "yes|no"}
             values = {recipe: "yes" if value else "no" for recipe, value in values.items()}
         else:
-            more = {"type": type(field.default), "choices": CHOICES.get(name)}
-            more["metavar"] = None if name in CHOICES else "X"
+            more = {"type": str, "choices": CHOICES[name]} if name in CHOICES else WEIGHT
         shown = ", ".join(f"{recipe} {value}" for recipe, value in values.items())
         flags.add(name, field.metadata["help"], shown=shown, **more)
 

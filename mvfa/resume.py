@@ -9,6 +9,7 @@ written; until then the checkpoint and the results of an earlier training stay.
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,17 @@ class Progress:
             done += f" and {self.parts_done} parts of the next" if self.parts_done else ""
             note(f"going on after {done} ({self.path})", self.world)
         elif found:
-            note(f"{found}; the training starts anew", self.world)
+            kept = f", and this state stays as {self._set_aside()}" if resume else ""
+            note(f"{found}; the training starts anew{kept}", self.world)
+
+    def _set_aside(self) -> str:
+        """Rename a state that this training does not go on from; return its new name."""
+        assert self.path is not None
+        aside = self.path.with_name(f"{self.path.name}.old")
+        if self.world.first:
+            with suppress(OSError):
+                self.path.replace(aside)
+        return aside.name
 
     def _read(self, resume: bool) -> State | str:
         """Return the state to go on from, else why there is none; "" if there is no file."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from CLIP.hashing import sha256
+from dataset.layout import refuse_special
 from errors import UserError
 from mvfa.run_schema import CURVE_NAMES, FORM, POINTS_FILE
 from mvfa.schema import Schema, mapping, problem
@@ -26,6 +27,7 @@ PAGE = "index.html"
 PICTURES = "pictures"  # folder
 ERROR_LOG = "error.log"  # of a run that ended with a bug
 LARGEST_JSON = 2**26  # bytes
+LARGEST_SCORES = 2**28  # a million rows
 FILES = (METRICS, CURVES, SCORES, PAGE, ERROR_LOG)  # of a run's folder, beside its pictures
 SEALED = (SCORES, CURVES)  # files whose SHA-256 metrics.json states
 NAMES: Mapping[str, Any] = {"encoding_errors": "surrogateescape"}  # file names may not be UTF-8
@@ -135,6 +137,7 @@ def read_scores(folder: Path, branch: str = "both") -> ScoredImages | None:
     import pandas as pd  # slow to import
 
     path = folder / SCORES
+    refuse_special(path, LARGEST_SCORES)
     column = SCORE_COLUMNS[branch]
     try:
         # as text first: a case "01" is not the number 1

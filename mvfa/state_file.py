@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dataset.layout import refuse_special
 from errors import UserError
 from mvfa.detector_file import tensors_hash
 from utils import write_whole
@@ -79,6 +80,7 @@ def read_state(path: Path) -> State:
     from safetensors import SafetensorError, safe_open
 
     unusable = f"{path} cannot be continued"
+    refuse_special(path)
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()[KEY])
@@ -86,11 +88,12 @@ def read_state(path: Path) -> State:
         written = about["format"]
         values = about["values"]
         digest = about["sha256"]
+        state = State(tensors, values)
+        changed = not isinstance(values, dict) or state.digest() != digest
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{unusable}: it is damaged, or no state of a training") from error
     if written != FORMAT:
         raise UserError(f"{unusable}: its format is {written}, this program's {FORMAT}")
-    state = State(tensors, values)
-    if not isinstance(values, dict) or state.digest() != digest:
+    if changed:
         raise UserError(f"{unusable}: its content is not what was written")
     return state

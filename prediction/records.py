@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dataset.layout import refuse_special
 from errors import UserError
 from mvfa.run_files import digest
 from mvfa.schema import Entries, Many, finite, mapping, one_of, problem, text, whole
@@ -101,6 +102,7 @@ def parsed(line: bytes) -> Record | None:
         record = json.loads(line)
         if not mapping(record) or record.pop(DIGEST, None) != digest(record):
             return None
+        os.fsencode(json.dumps(record, ensure_ascii=False))  # raises for what no file name has
         schema = FAILED if "error" in record else SCORED
         return None if problem(record, schema) else record
     return None
@@ -119,9 +121,10 @@ def fingerprint(paths: Iterable[Path]) -> str | None:
     whole = hashlib.sha256()
     try:
         for path in paths:
+            refuse_special(path)  # a pipe would be waited for
             with path.open("rb") as file:
                 whole.update(hashlib.file_digest(file, "sha256").digest())
-    except OSError:
+    except (OSError, UserError):
         return None
     return whole.hexdigest()
 

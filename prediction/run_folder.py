@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from dataset.layout import refuse_special
 from errors import UserError
 
 PROGRAM = "predict.py"
@@ -22,8 +23,11 @@ LARGEST = 2**20  # bytes of run.json
 
 
 def log_files(out: Path) -> list[Path]:
-    """List the logs of a run, also those of its jobs."""
-    return sorted(out.glob(LOGS))
+    """List the logs of a run, also those of its jobs. Raises UserError for a pipe or a device."""
+    logs = sorted(path for path in out.glob(LOGS) if path.exists())
+    for path in logs:
+        refuse_special(path)
+    return logs
 
 
 def is_run_folder(folder: Path) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dataset.layout import refuse_special
+from dataset.texts import MOST_BYTES
 from errors import UserError
 
 RECORD = "downloads.lock.json"
@@ -54,6 +56,7 @@ class Ledger:
         self.path = data_path / RECORD
         self.entries: dict[str, Entry] = {}
         if self.path.exists():
+            refuse_special(self.path, MOST_BYTES)
             try:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
                 self.entries = {name: checked(Entry(**entry)) for name, entry in content.items()}

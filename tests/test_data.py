@@ -163,7 +163,7 @@ def test_zero_shot_set_leaves_its_object_out(demo_root):
 
 
 def test_an_unusable_device_is_refused():
-    with pytest.raises(UserError, match="--device nonsense cannot be used here; usable: cpu"):
+    with pytest.raises(UserError, match="--device 'nonsense' cannot be used here; usable: cpu"):
         choose_device("nonsense")
     assert choose_device("cpu").type == "cpu"
 

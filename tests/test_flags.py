@@ -6,6 +6,7 @@ import pytest
 
 from errors import UserError
 from mvfa.flags import Flags, Parser, number, truth
+from mvfa.options import parse
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,17 @@ def test_a_mistake_is_one_line():
     message = r"^unrecognized arguments: --siz 3 \(see script\.py --help\)$"  # no abbreviations
     with pytest.raises(UserError, match=message):
         parser.parse_args(["--siz", "3"])
+
+
+def test_an_empty_path_is_refused():
+    """As of a shell's variable that is not set: it would be the current folder."""
+    for flag in ("--out", "--save_path", "--data_path", "--cache_dir"):
+        with pytest.raises(UserError, match=f"argument {flag}: it is empty; name a file or folder"):
+            parse("train_few", ["--obj", "Brain", flag, ""])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e300"])
+def test_numbers_of_the_recipe_are_of_a_size_that_can_be_computed_with(value):
+    for flag in ("--keep", "--mix", "--slope"):
+        with pytest.raises(UserError, match=f"argument {flag}: {value} is not"):
+            parse("train_few", ["--obj", "Brain", flag, value])

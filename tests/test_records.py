@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -91,6 +92,8 @@ def test_a_file_of_the_same_name_is_scored_again(tmp_path):
     files["gone"].unlink()
     assert drop_changed(tmp_path, [(name, [path]) for name, path in files.items()]) == 3
     assert set(finished(tmp_path)) == {"same", "elsewhere"}
+    os.mkfifo(tmp_path / "pipe")
+    assert fingerprint([tmp_path / "pipe"]) is None
     assert fingerprint([files["same"], files["changed"]]) != fingerprint([files["same"]])
 
 

@@ -102,7 +102,7 @@ def test_pictures_are_named_and_are_gone_after_a_run_without(runs, capsys):
 def test_what_cannot_be_written_costs_no_earlier_results(runs, monkeypatch, failing):
     """A full disk, say: new results take the place of earlier ones when all of them are there."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     runs("train_few", "Brain", "--epoch", 1)

@@ -222,6 +222,23 @@ def test_other_images_are_another_training(runs, capsys, demo_root, tmp_path):
     assert "another command, with another images" in capsys.readouterr().err
 
 
+def test_a_state_of_another_command_is_kept_aside(runs, capsys):
+    """A mistyped flag does not cost a night."""
+    with stopped(Trainer, "step", STEPS):
+        runs(*FEW)
+    state = runs.checkpoints / "Brain-2shot.state"
+    content = state.read_bytes()
+    with stopped(Trainer, "step", 0):
+        runs(*FEW, "--seed", 7)
+    assert "the training starts anew, and this state stays as Brain-2shot.state.old" in (
+        capsys.readouterr().err
+    )
+    (runs.checkpoints / "Brain-2shot.state.old").replace(state)
+    assert state.read_bytes() == content
+    runs(*FEW)
+    assert "going on after 1 of 4 epochs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other file", "format"])
 def test_a_damaged_state_is_not_gone_on_with(runs, capsys, damage):
     with stopped(Trainer, "step", STEPS):
@@ -239,7 +256,9 @@ def test_a_damaged_state_is_not_gone_on_with(runs, capsys, damage):
         runs(*FEW)
     (said,) = [line for line in capsys.readouterr().err.splitlines() if ".state" in line]
     assert said.startswith(f"note: {path} cannot be continued: ")
-    assert said.endswith("; the training starts anew")
+    assert said.endswith(
+        "; the training starts anew, and this state stays as Brain-2shot.state.old"
+    )
 
 
 def test_a_state_comes_back_to_the_bit(tmp_path):

@@ -117,6 +117,7 @@ def wait_for_writing(process: subprocess.Popen[bytes], world: World, number: int
     """Return when the file of a number, counted from 0, is being written, or the end is reached."""
     seen: set[str] = set()
     while process.poll() is None and len(seen) <= number:
+        time.sleep(PAUSE / 10)
         seen |= {path for path in paths(world.work) if path.endswith(".part")}
 
 

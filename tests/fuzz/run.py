@@ -58,7 +58,10 @@ CHANGES = {  # audit events whose first argument is a path that is changed
     "os.mknod",
     "os.mkfifo",
 }
-STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect"}
+STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect"}
+
+
+OWN_PROGRAM = "dataset/lossless_jpeg.py"  # decodes in a process of its own
 
 
 class HungError(BaseException):
@@ -76,21 +79,27 @@ class Watch:
         """Take note of an event of `sys.addaudithook` that should not happen."""
         if not self.top:
             return
-        if event in STARTS and sys.executable not in arguments[:1]:
-            self.seen.append(f"{event} {arguments[0]!r}")
+        if event in STARTS and OWN_PROGRAM not in str(arguments):
+            self.seen.append(f"{event} {arguments!r:.200}")
         if event == "open":
             path, _, flags = arguments
             if not flags or not flags & WRITING:
                 return
         elif event in CHANGES:
+            if event == "os.rename":
+                self.note(event, arguments[1])
             path = arguments[1] if event in ("os.link", "os.symlink") else arguments[0]
             if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # within an open folder
                 path = Path(f"/proc/self/fd/{arguments[1]}").readlink() / path
         else:
             return
+        self.note(event, path)
+
+    def note(self, event: str, path: object) -> None:
+        """Take note of a path that is changed, if it is not below `top`."""
         if isinstance(path, (str, bytes, os.PathLike)):
             place = os.path.realpath(os.fsdecode(path))
-            if not place.startswith(self.top) and place != os.devnull:
+            if not f"{place}/".startswith(f"{self.top}/") and place != os.devnull:
                 self.seen.append(f"{event} {place}")
 
 

@@ -1,0 +1,93 @@
+"""Pipes, circles of links and odd content where a run reads files of an earlier one: one line."""
+
+import os
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from dataset.catalog import case_pattern
+from dataset.files import opened
+from errors import UserError
+from mvfa.embedding import drawn
+from mvfa.run_files import load_metrics, read_scores
+from mvfa.state_file import KEY, read_state
+from prediction.records import parsed, records
+from preparation.ledger import RECORD, Ledger
+
+
+def pictures(folder):
+    """Read the pictures of a run of which one is the special file."""
+    (folder / "pictures").mkdir()
+    names = {"panel": "1.jpg", "image": "1-image.png", "mask": "1-mask.png"}
+    for name in names.values():
+        Image.new("L", (4, 4)).save(folder / "pictures" / name)
+    (folder / "special").rename(folder / "pictures" / "1-map.png")
+    entry = {kind: f"pictures/{name}" for kind, name in {**names, "map": "1-map.png"}.items()}
+    if not drawn(folder, {"pictures": [entry]}):
+        raise UserError("left out")
+
+
+def at(name, read):
+    """Return a reader of a folder whose special file gets a name."""
+
+    def call(folder):
+        (folder / "special").rename(folder / name)
+        read(folder)
+
+    return call
+
+
+def opened_image(folder):
+    with opened(folder / "image.png"):
+        pass
+
+
+READERS = {
+    "a picture": pictures,
+    "an image": at("image.png", opened_image),
+    "metrics.json": at("metrics.json", load_metrics),
+    "scores.csv": at("scores.csv", read_scores),
+    "a state": at("x.state", lambda folder: read_state(folder / "x.state")),
+    "a record of downloads": at(RECORD, Ledger),
+    "a log of predict.py": at("rows.jsonl", lambda folder: list(records(folder))),
+}
+MAY_BE_ABSENT = ("metrics.json", "scores.csv", "a record of downloads", "a log of predict.py")
+MAKERS = {
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a circle": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("reader", READERS)
+def test_special_files_are_one_line(tmp_path, reader, kind):
+    MAKERS[kind](tmp_path / "special")
+    if kind == "a circle" and reader in MAY_BE_ABSENT:
+        READERS[reader](tmp_path)
+        return
+    with pytest.raises(UserError) as said:
+        READERS[reader](tmp_path)
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_state_of_other_numbers_is_refused(tmp_path, dtype):
+    about = '{"format": 1, "values": {}, "sha256": ""}'
+    save_file({"a": torch.ones(2).to(dtype)}, tmp_path / "x.state", metadata={KEY: about})
+    with pytest.raises(UserError, match=r"x.state cannot be continued"):
+        read_state(tmp_path / "x.state")
+
+
+def test_a_name_that_no_file_has_is_no_record():
+    rows = b'"rows": [], "error": "e"}\n'
+    assert parsed(b'{"name": "caf\\udce9.png", ' + rows) is not None
+    assert parsed(b'{"name": "a\\ud800.png", ' + rows) is None
+
+
+@pytest.mark.parametrize("text", [r"(?P<case>a{e<=3})", r"(?P<case>(?:ab){i}).*"])
+def test_fuzzy_patterns_of_cases_are_refused(text):
+    with pytest.raises(Exception, match="is no regular expression"):
+        case_pattern(text)
