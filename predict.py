@@ -31,8 +31,9 @@ from prediction.finish import finish
 from prediction.loading import load_detector
 from prediction.page import Summary
 from prediction.reading import quiet_readers
-from prediction.records import FILES, begin, clear, finished, write_table
+from prediction.records import begin, clear, drop_changed, finished, write_table
 from prediction.run import Run
+from prediction.run_folder import FILES
 from utils import writable
 
 
@@ -53,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> Summary:
     if options.overwrite:
         clear(options.out)
     if begin(options.out, settings(options, about)):
+        changed = drop_changed(options.out, ((s.name, s.evidence) for s in found.sources))
         done = finished(options.out)
         found.sources = [s for s in found.sources if s.name not in done]
-        print(f"note: going on, {len(done)} were scored before", file=sys.stderr)
+        again = f"; {changed} are other files now and scored again" if changed else ""
+        print(f"note: going on, {len(done)} were scored before{again}", file=sys.stderr)
 
     # score them here, or in jobs
     try:

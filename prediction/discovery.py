@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset.layout import DICOM_SUFFIXES, SUFFIXES, is_marked, refuse_folder
+from prediction.run_folder import PROGRAM, RUN, is_run_folder
 
 IMAGE = "image"
 VOLUME = "volume"  # one file of nibabel's formats
@@ -42,6 +43,12 @@ class Source(NamedTuple):
         """The files."""
         return tuple(self.root / file for file in self.files)
 
+    @property
+    def evidence(self) -> tuple[Path, ...]:
+        """The files that decide what is scored: the second file of a volume of two, too."""
+        seconds = (path.with_suffix(suffix) for path in self.paths for suffix in PARTS)
+        return (*self.paths, *(p for p in seconds if self.kind == VOLUME and p.is_file()))
+
     def belongs(self, shard: int, shards: int) -> bool:
         """Return whether the source falls to one of several jobs: the same in every run."""
         digest = sha256(self.name.encode("utf-8", "surrogateescape")).digest()
@@ -50,18 +57,47 @@ class Source(NamedTuple):
 
 @dataclass
 class Found:
-    """The sources of a run, and how many other files were left out, by suffix."""
+    """The sources of a run, and what was left out.
+
+    Args:
+        sources: what there is to score.
+        others: how many files of other types there are, by suffix.
+        results: folders of results of this program.
+        repeated: how many sources were given twice.
+
+    """
 
     sources: list[Source] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    results: list[Path] = field(default_factory=list)
+    repeated: int = 0
 
     def describe_others(self) -> str:
-        """Return which files were left out, in words; "" if there are none."""
-        if not self.others:
-            return ""
-        kinds = [f"{count} {suffix}" for suffix, count in self.others.most_common(SHOWN)]
-        more = " ..." if len(self.others) > SHOWN else ""
-        return f"{self.others.total()} files of other types left out: {', '.join(kinds)}{more}"
+        """Return what was left out, in words; "" if nothing was."""
+        said = []
+        if self.others:
+            kinds = [f"{count} {suffix}" for suffix, count in self.others.most_common(SHOWN)]
+            more = " ..." if len(self.others) > SHOWN else ""
+            said.append(
+                f"{self.others.total()} files of other types left out: {', '.join(kinds)}{more}"
+            )
+        if self.results:
+            said.append(
+                f"{len(self.results)} folders with results of {PROGRAM} left out: {self.results[0]}"
+                f"{' ...' if len(self.results) > 1 else ''}"
+            )
+        if self.repeated:
+            said.append(f"{self.repeated} of the files and folders are given twice and scored once")
+        return "; ".join(said)
+
+    def drop_repeated(self) -> None:
+        """Keep each source once, as it is first given."""
+        first: dict[tuple[Path, ...], Source] = {}
+        for source in self.sources:
+            root = source.root.resolve()
+            first.setdefault(tuple(root / file for file in source.files), source)
+        self.repeated += len(self.sources) - len(first)
+        self.sources = list(first.values())
 
 
 def suffix_of(name: str) -> str:
@@ -85,13 +121,18 @@ def kind_of(path: Path) -> str:
     return DICOM if is_marked(path) else ""
 
 
-def walk(folder: Path, left_out: Path) -> Iterator[str]:
+def walk(folder: Path, left_out: Path, results: list[Path]) -> Iterator[str]:
     """Yield the files below a folder, relative to it, sorted; hidden ones are skipped.
 
-    Raises UserError for a folder that cannot be read.
+    So are folders with results of this program, whose pictures are none to score: they are added
+    to `results`. Raises UserError for a folder that cannot be read.
     """
     for place, folders, names in os.walk(folder, onerror=refuse_folder):
         here = Path(place)
+        if RUN in names and is_run_folder(here):
+            results.append(here)
+            folders.clear()
+            continue
         folders[:] = sorted(
             f for f in folders if not f.startswith(".") and (here / f).resolve() != left_out
         )
@@ -122,15 +163,22 @@ def find(paths: Iterable[Path], out: Path, *, series: bool = True) -> Found:
     """Find what there is to score in files and folders, sorted by path within each.
 
     `out` is left out, and so are hidden files. A file that is named itself is a source whatever its
-    type. Names are relative to the folder that was given; `labels` tells several inputs apart.
+    type. What is given twice is found once. Names are relative to the folder that was given;
+    `labels` tells several inputs apart.
     """
-    paths = list(paths)
-    found = Found()
+    given = list(paths)
+    first: dict[Path, Path] = {}
+    for path in given:
+        first.setdefault(
+            path.resolve() if path.is_dir() else path.parent.resolve() / path.name, path
+        )
+    paths = list(first.values())
+    found = Found(repeated=len(given) - len(paths))
     left_out = out.resolve()
     for path, label in zip(paths, labels(paths), strict=True):
         folder = path.is_dir()
         root = path if folder else path.parent
-        files: Iterable[str] = walk(path, left_out) if folder else [path.name]
+        files: Iterable[str] = walk(path, left_out, found.results) if folder else [path.name]
         prefix = f"{label}/" if label else ""
         dicom = []
         for file in files:
@@ -142,6 +190,7 @@ def find(paths: Iterable[Path], out: Path, *, series: bool = True) -> Found:
             elif kind != PART:
                 found.others[suffix_of(file) or "without a suffix"] += 1
         found.sources += dicom_sources(root, dicom, prefix, series)
+    found.drop_repeated()
     return found
 
 

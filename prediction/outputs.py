@@ -1,6 +1,8 @@
 """Write what belongs to one source: overlay, maps in its own geometry, DICOM objects."""
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +17,17 @@ from mvfa.detector_result import Result
 from prediction.discovery import Source
 from prediction.options import PredictOptions
 from prediction.reading import Loaded
-from prediction.records import DICOM, MAPS, OVERLAYS
+from prediction.run_folder import DICOM, MAPS, OVERLAYS
 from utils import write_whole
 
 JPEG_QUALITY = 90
-ZIP_QUALITY = 65557  # libtiff's name for the level of deflate; it is not written to the file
+ZIP_LEVEL = 1  # of 9: two thirds of the time, and the same size
+# TIFF 6.0, little-endian: types of values; a SHORT lies in the low half of an entry's last field
+ASCII = 2
+SHORT = 3
+LONG = 4
+TIFF_HEADER = struct.Struct("<2sHI")
+TIFF_TAG = struct.Struct("<HHII")  # tag, type, how many values, the value or where it is
 REMARK = "MVFA anomaly map, research only, not for clinical use"
 
 
@@ -30,19 +38,39 @@ def jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def save_tiff(path: Path, values: npt.NDArray[np.float32]) -> None:
-    """Write a map [H, W] float32 to a TIFF file.
+def tiff(values: npt.NDArray[np.float32]) -> bytes:
+    """Return a map [H, W] float32 as a TIFF file: one strip, deflated, little-endian.
 
-    Straight to the file: in memory libtiff leaves bytes of no meaning between its blocks, and equal
-    maps would give unequal files.
+    Encoded here, not by libtiff: it writes to the file itself, so a full disk is no OSError but
+    lines on stderr, and in memory it leaves bytes of no meaning between its blocks.
     """
-    Image.fromarray(values).save(
-        path,
-        "TIFF",
-        compression="tiff_adobe_deflate",
-        tiffinfo={ZIP_QUALITY: 1},  # two thirds of the time, and the same size
-        description=REMARK,
-    )
+    height, width = values.shape
+    strip = zlib.compress(np.ascontiguousarray(values, "<f4").data, ZIP_LEVEL)
+    remark = REMARK.encode() + b"\0"
+    at = TIFF_HEADER.size + len(strip) + len(strip) % 2  # an even offset, as TIFF demands
+    entries = [
+        (256, LONG, 1, width),
+        (257, LONG, 1, height),
+        (258, SHORT, 1, 32),  # bits of a value
+        (259, SHORT, 1, 8),  # deflate
+        (262, SHORT, 1, 1),  # low is dark
+        (270, ASCII, len(remark), at),
+        (273, LONG, 1, TIFF_HEADER.size),  # where the strip begins
+        (277, SHORT, 1, 1),  # values of a pixel
+        (278, LONG, 1, height),  # rows of the strip
+        (279, LONG, 1, len(strip)),
+        (339, SHORT, 1, 3),  # floating point
+    ]
+    directory = at + len(remark) + len(remark) % 2
+    parts = [TIFF_HEADER.pack(b"II", 42, directory), strip, remark]
+    whole = b"".join(part + bytes(len(part) % 2) for part in parts)
+    tags = b"".join(TIFF_TAG.pack(*entry) for entry in entries)
+    return whole + struct.pack("<H", len(entries)) + tags + bytes(4)
+
+
+def save_tiff(path: Path, values: npt.NDArray[np.float32]) -> None:
+    """Write a map [H, W] float32 to a TIFF file; equal maps give equal files."""
+    write_bytes(path, tiff(values))
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -78,8 +106,7 @@ def stacked(results: Sequence[Result]) -> npt.NDArray[np.float32]:
 def write_maps(folder: Path, name: str, loaded: Loaded, results: Sequence[Result]) -> None:
     """Write a TIFF file of an image's size, or a NIfTI file in a volume's geometry."""
     if loaded.volume is None or loaded.place is None:
-        save = partial(save_tiff, values=results[0].map)
-        write_whole(folder / f"{name}.tif", save, flush_folder=False)
+        save_tiff(folder / f"{name}.tif", results[0].map)
         return
     from scans.nifti import write_map
 

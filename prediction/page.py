@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from prediction.records import OVERLAYS, PAGE, Record, main_row
+from prediction.records import Record, main_row
+from prediction.run_folder import OVERLAYS, PAGE
 from utils import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -98,7 +99,8 @@ def write_page(
         row: dict[str, Any] = dict(main_row(record))
         overlay = f"{OVERLAYS}/{record['name']}.jpg"
         row["name"] = record["name"]
-        row["overlay"] = quote(os.fsencode(overlay)) if (out / overlay).is_file() else ""
+        there = os.path.isfile(out / overlay)  # noqa: PTH113  # False for a name that is too long
+        row["overlay"] = quote(os.fsencode(overlay)) if there else ""
         row["slices"] = slice_plot(record)
         row["notes"] = "; ".join(record.get("notes", ()))
         row["discovery"] = None if discoveries is None else discoveries.get(record["name"])

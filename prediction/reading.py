@@ -37,6 +37,7 @@ class Loaded:
             scored; None for an image.
         notes: what is to be said about it.
         wide: whether its values were scaled to 8 bit.
+        fingerprint: of its files, from before they were read; None where it is not needed.
 
     """
 
@@ -46,6 +47,7 @@ class Loaded:
     place: Callable[[Maps], Maps] | None = None
     notes: tuple[str, ...] = ()
     wide: bool = False
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

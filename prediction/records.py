@@ -6,25 +6,28 @@
 """
 
 import csv
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dataset.layout import refuse_special
 from errors import UserError
+from mvfa.run_files import digest
 from mvfa.schema import Entries, Many, finite, mapping, one_of, problem, text, whole
+from prediction.run_folder import (
+    FOLDERS,
+    PAGE,
+    RUN,
+    TABLE,
+    is_run_folder,
+    log_files,
+    remove_outputs,
+)
 from utils import naming, sweep, write_whole
 
-RUN = "run.json"
-TABLE = "scores.csv"
-PAGE = "index.html"
-FILES = (RUN, TABLE, PAGE)  # of a run's folder, beside its logs
-OVERLAYS = "overlays"
-MAPS = "maps"
-DICOM = "dicom"
 COLUMNS = (
     "file",
     "slice",
@@ -41,6 +44,8 @@ COLUMNS = (
     "notes",
 )
 DISCOVERY = "discovery"  # the column of --fdr
+DIGEST = "sha256"  # of the other entries of a record
+SOURCE = "source_sha256"  # of the files that were scored
 
 Record = dict[str, Any]
 
@@ -62,20 +67,19 @@ ROW = Entries(
     },
     needed=("score", "label", "threshold", "p_value", "normals_below", "normals"),
 )
-SCORED = Entries({"name": text, "rows": Many(ROW, least=1), "notes": Many(text)}, ("name", "rows"))
+SCORED = Entries(
+    {"name": text, "rows": Many(ROW, least=1), "notes": Many(text), SOURCE: text}, ("name", "rows")
+)
 FAILED = Entries({"name": text, "error": text}, ("name", "error"))
 
 
-def log_files(out: Path) -> list[Path]:
-    """List the logs of a run, also those of its jobs. Raises UserError for a pipe or a device."""
-    logs = sorted(path for path in out.glob("rows*.jsonl") if path.exists())
-    for path in logs:
-        refuse_special(path)
-    return logs
+def line_of(record: Record) -> bytes:
+    """Return the line of a log for a record, with a digest of everything else in it."""
+    return json.dumps({**record, DIGEST: digest(record)}).encode() + b"\n"
 
 
 def records(out: Path) -> Iterator[Record]:
-    """Yield the records of a run, file by file; a line that was cut is skipped.
+    """Yield the records of a run, file by file; a line that was cut or changed is skipped.
 
     Of a source that has several, as after a change of the number of jobs, the first is taken.
     """
@@ -90,31 +94,65 @@ def records(out: Path) -> Iterator[Record]:
 
 
 def parsed(line: bytes) -> Record | None:
-    """Return the record of a line; None if the line was cut or is not one."""
+    """Return the record of a line; None if the line is not one that `line_of` made."""
     if not line.endswith(b"\n"):
         return None
     with suppress(ValueError, RecursionError):
         record = json.loads(line)
         os.fsencode(json.dumps(record, ensure_ascii=False))  # raises for what no file name has
-        schema = FAILED if mapping(record) and "error" in record else SCORED
+        if not mapping(record) or record.pop(DIGEST, None) != digest(record):
+            return None
+        schema = FAILED if "error" in record else SCORED
         return None if problem(record, schema) else record
     return None
 
 
-def finished(out: Path) -> set[str]:
-    """Return the names of sources that were scored; those that failed are tried again."""
-    return {record["name"] for record in records(out) if "error" not in record}
+def finished(out: Path) -> dict[str, str | None]:
+    """Return the sources that were scored, by name, with their fingerprints (`fingerprint`).
+
+    None for a source whose files could not be read again. Those that failed are tried again.
+    """
+    return {r["name"]: r.get(SOURCE) for r in records(out) if "error" not in r}
 
 
-def drop_failures(path: Path) -> None:
-    """Rewrite a log without failures and cut lines, so that what failed is tried again."""
+def fingerprint(paths: Iterable[Path]) -> str | None:
+    """Return the SHA-256 of the SHA-256 of files, in their order; None if one cannot be read."""
+    whole = hashlib.sha256()
+    try:
+        for path in paths:
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError:
+        return None
+    return whole.hexdigest()
+
+
+def drop_changed(out: Path, sources: Iterable[tuple[str, Iterable[Path]]]) -> int:
+    """Drop the records of sources, names and files, that are not the ones scored; return how many.
+
+    Files of the same name may be others, or have been replaced. What is dropped is scored again.
+    """
+    done = finished(out)
+    changed = {
+        name
+        for name, paths in sources
+        if name in done and (done[name] is None or done[name] != fingerprint(paths))
+    }
+    if changed:
+        for log in log_files(out):
+            keep(log, lambda record: record["name"] not in changed)
+    return len(changed)
+
+
+def keep(path: Path, wanted: Callable[[Record], bool]) -> None:
+    """Rewrite a log with the whole records that are wanted."""
     if not path.is_file():
         return
     kept = []
     with path.open("rb") as file:
         for line in file:
             record = parsed(line)
-            if record is not None and "error" not in record:
+            if record is not None and wanted(record):
                 kept.append(line)
     write_whole(path, lambda part: part.write_bytes(b"".join(kept)))
 
@@ -137,8 +175,8 @@ def begin(out: Path, settings: Mapping[str, Any]) -> bool:
                 "--overwrite to remove them"
             )
         for log in log_files(out):
-            drop_failures(log)
-        for name in (OVERLAYS, MAPS, DICOM):
+            keep(log, lambda record: "error" not in record)  # what failed is tried again
+        for name in FOLDERS:
             sweep(out / name, below=True)
         return True
     text = json.dumps(settings, indent=2) + "\n"
@@ -156,14 +194,14 @@ def different_keys(earlier: Any, settings: Mapping[str, Any]) -> str:
 
 def clear(out: Path) -> None:
     """Remove what earlier runs wrote, and no other file: --overwrite."""
-    import shutil
-
-    if not (out / RUN).is_file():
+    if not is_run_folder(out):
         return  # not a folder of this program, or an empty one
+    for name in {record["name"] for record in records(out)}:
+        remove_outputs(out, name)
+    for name in FOLDERS:
+        sweep(out / name, below=True)
     for path in (*log_files(out), out / TABLE, out / PAGE, out / RUN):
         path.unlink(missing_ok=True)
-    for name in (OVERLAYS, MAPS, DICOM):
-        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def table_rows(record: Record) -> Iterator[dict[str, Any]]:
@@ -212,12 +250,12 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path.open("a", encoding="utf-8")
+        self.file = path.open("ab")
 
     def add(self, new: Sequence[Record]) -> None:
         """Append records; they are on disk when this returns."""
         with naming(self.path):
-            self.file.write("".join(json.dumps(record) + "\n" for record in new))
+            self.file.write(b"".join(map(line_of, new)))
             self.file.flush()
             os.fsync(self.file.fileno())
 

@@ -1,9 +1,11 @@
 """The run of predict.py: read ahead, score, write, record; failures are listed, not fatal."""
 
+import errno
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,11 +22,12 @@ from prediction.discovery import IMAGE, Source
 from prediction.options import PredictOptions
 from prediction.outputs import write_outputs
 from prediction.reading import Loaded, Reading, load
-from prediction.records import Log, Record
+from prediction.records import SOURCE, Log, Record, fingerprint
 
 BATCH = 16  # images read and written together
 SAID = 10  # failures that are said one by one
 THREADS = 2  # that read and write beside the network
+TOO_LONG = "{} has a name that is too long for those of its overlay and map; give it a shorter one"
 HERE = World()
 
 T = TypeVar("T")
@@ -46,7 +49,8 @@ def ahead(pool: ThreadPoolExecutor, work: Iterable[Callable[[], T]], depth: int)
 def read(source: Source, reading: Reading) -> tuple[Source, Loaded | str]:
     """Read a source; return why instead if it cannot be read."""
     try:
-        return source, load(source, reading)
+        before = fingerprint(source.evidence)
+        return source, replace(load(source, reading), fingerprint=before)
     except UserError as error:
         return source, str(error)
     except MemoryError:
@@ -161,7 +165,10 @@ class Run:
             return self.failed(source, loaded)
         try:
             return self.written(source, loaded, results)
-        except OSError as error:  # a full disk, say: the rest would fail as well
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return self.failed(source, TOO_LONG.format(source.name))
+            # a full disk, say: the rest would fail as well
             raise UserError(
                 f"the files of {source.name} cannot be written ({error.strerror or error}); what "
                 "was finished before is kept"
@@ -190,6 +197,7 @@ class Run:
         return {
             "name": source.name,
             "rows": rows,
+            **({} if loaded.fingerprint is None else {SOURCE: loaded.fingerprint}),
             "wide": loaded.wide,
             "notes": [*loaded.notes, *remarks],
         }

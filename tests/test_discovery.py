@@ -40,14 +40,37 @@ def test_the_output_folder_is_left_out(tmp_path):
     assert names(tmp_path, out=tmp_path / "out") == ["a.png"]
 
 
+def test_what_is_given_twice_is_found_once(tmp_path):
+    image = write(tmp_path / "x/a.png")
+    for given in ((image, image), (tmp_path / "x", tmp_path / "y/../x")):
+        found = find(given, tmp_path / "out")
+        assert [source.name for source in found.sources] == ["a.png"]
+        assert (
+            found.describe_others() == "1 of the files and folders are given twice and scored once"
+        )
+    found = find((image, write(tmp_path / "b.png"), tmp_path / "x"), tmp_path / "out")
+    assert [source.name for source in found.sources] == ["a.png", "b.png"]
+    assert found.repeated == 1
+
+
+def test_folders_with_results_are_left_out(tmp_path):
+    write(tmp_path / "a.png")
+    write(tmp_path / "out/overlays/a.png.jpg")
+    (tmp_path / "out/run.json").write_text('{"program": "predict.py"}')
+    write(tmp_path / "other/b.png")
+    (tmp_path / "other/run.json").write_text('{"program": "scanner"}')
+    found = find([tmp_path], tmp_path / "out/out2")
+    assert [source.name for source in found.sources] == ["a.png", "other/b.png"]
+    assert found.results == [tmp_path / "out"]
+    assert "1 folders with results of predict.py left out" in found.describe_others()
+
+
 def test_several_inputs_have_names_of_their_own(tmp_path):
     for folder in ("x/images", "y/images"):
         write(tmp_path / folder / "a.png")
     single = write(tmp_path / "z/a.png")
-    paths = (tmp_path / "x/images", tmp_path / "y/images", single, single)
-    found = names(*paths)
-    last = f"{tmp_path.name}_z"
-    assert found == ["x_images/a.png", "y_images/a.png", f"{last}/a.png", f"{last}-2/a.png"]
+    found = names(tmp_path / "x/images", tmp_path / "y/images", single)
+    assert found == ["x_images/a.png", "y_images/a.png", "a.png"]
     other = write(tmp_path / "z/b.png")
     assert names(single, other) == ["a.png", "b.png"]
 

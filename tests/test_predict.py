@@ -1,6 +1,7 @@
 """calibrate.py and predict.py, from trained adapters to scores, maps and a page."""
 
 import csv
+import errno
 import json
 import shutil
 import struct
@@ -27,6 +28,7 @@ from mvfa.detector_file import (
 from prediction.outputs import save_tiff
 from tests.detectors import write_described
 from tests.script_runs import ROOT, Runs, start
+from tests.troubles import largest_file
 
 SHARED = ("--img_size", 32, "--features_list", 1, 2, 3, 4)
 
@@ -209,6 +211,43 @@ def test_a_stopped_run_goes_on(made, brain, tmp_path, monkeypatch):
     assert (out / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
+def test_other_images_of_the_same_names_are_scored_again(made, brain, tmp_path, capsys):
+    out = tmp_path / "out"
+    made.predict(brain, out, images(made))
+    made.predict(brain, out, images(made))
+    assert "going on, 5 were scored before\n" in capsys.readouterr().err
+    made.predict(brain, out, images(made, state="Ungood"))
+    assert "0 were scored before; 5 are other files now" in capsys.readouterr().err
+    made.predict(brain, tmp_path / "fresh", images(made, state="Ungood"))
+    assert rows(out) == rows(tmp_path / "fresh")
+
+
+def test_a_name_too_long_for_outputs_is_a_failure(made, brain, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", f"{'x' * 249}.png"):
+        shutil.copy(images(made) / "000.png", folder / name)
+    summary = made.predict(brain, tmp_path / "out", folder)
+    assert summary.scored == 1
+    assert "too long" in summary.failures[0]["error"]
+    quick = ("--overlays", "no", "--maps", "no")
+    assert made.predict(brain, tmp_path / "plain", folder, more=quick).scored == 2
+    assert made.predict(brain, tmp_path / "out", folder, more=("--overwrite",)).scored == 1
+
+
+def test_another_liver_mask_is_another_command(made, brain, tmp_path):
+    mask = tmp_path / "mask.nii"
+    mask.write_bytes(b"one")
+    more = ("--liver_mask", mask)
+    made.predict(brain, tmp_path / "out", images(made), more=more)
+    mask.write_bytes(b"two")
+    with pytest.raises(UserError, match="another liver_mask_sha256"):
+        made.predict(brain, tmp_path / "out", images(made), more=more)
+    mask.unlink()
+    with pytest.raises(UserError, match=r"--liver_mask .* cannot be read"):
+        made.predict(brain, tmp_path / "out", images(made), more=more)
+
+
 def test_other_settings_need_another_folder(made, brain, tmp_path):
     made.predict(brain, tmp_path, images(made))
     with pytest.raises(UserError, match="another threshold"):
@@ -368,3 +407,21 @@ def test_equal_maps_are_equal_files(tmp_path):
         assert len({path.read_bytes() for path in files}) == 1
         with Image.open(files[0]) as image:
             np.testing.assert_array_equal(np.asarray(image), values)
+
+
+def test_a_map_without_room_is_an_error_of_the_system(tmp_path, capfd):
+    values = np.random.default_rng(0).random((240, 240), np.float32)
+    with largest_file(6_000), pytest.raises(OSError, match="File too large") as raised:
+        save_tiff(tmp_path / "a.tif", values)
+    assert raised.value.errno == errno.EFBIG
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_of_odd_sizes_are_read_back(tmp_path):
+    for height, width in ((1, 1), (3, 7), (41, 20)):
+        values = np.random.default_rng(height).random((height, width), np.float32)
+        save_tiff(tmp_path / "a.tif", values)
+        with Image.open(tmp_path / "a.tif") as image:
+            np.testing.assert_array_equal(np.asarray(image), values)
+            assert "research only" in image.tag_v2[270]

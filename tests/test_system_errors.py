@@ -184,7 +184,7 @@ def test_predict_keeps_what_was_finished(tmp_path, tiny_path, capsys):
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(images / f"{k:02d}.png")
     flags = ["-i", str(images), "-o", str(tmp_path / "out"), "--clip_path", str(tiny_path)]
     flags += ["--detector", str(tmp_path / "x.detector"), "--device", "cpu"]
-    with largest_file(6_000):
+    with largest_file(10_000):
         status, line = ended(lambda: predict.main(flags), capsys)
     assert status == 2
     assert "rows.jsonl: File too large" in line

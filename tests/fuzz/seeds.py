@@ -23,6 +23,7 @@ from mvfa import checkpoint, own_files
 from mvfa.run_files import SCORES
 from mvfa.state_file import State, write_state
 from mvfa.text_cache import GROUP, NAME
+from prediction.records import line_of
 from tests.conftest import random_state, released_form
 from tests.detectors import random_detector
 from tests.fuzz.mutate import zipped
@@ -232,7 +233,7 @@ def prediction_logs() -> list[File]:
     rows = [columns | {"slice": 3}, columns | {"slice": 4}, whole]
     row = {"name": "a.nii", "rows": rows, "wide": True, "notes": ["oblique"]}
     failed = {"name": "b.png", "error": "b.png is not a readable image"}
-    lines = json.dumps(row) + "\n" + json.dumps(failed) + "\n"
+    lines = (line_of(row) + line_of(failed)).decode()
     return [*texts("run.json", json.dumps(RUN)), *texts("rows.jsonl", lines)]
 
 

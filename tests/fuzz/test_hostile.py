@@ -9,7 +9,7 @@ import torch
 
 from mvfa.run_page import run_page
 from prediction.page import summarise, write_page
-from prediction.records import records
+from prediction.records import line_of, parsed, records
 from report.page import write_report
 from report.study import Study, TableSpec, load_cell
 from tests.fuzz import seeds
@@ -109,9 +109,9 @@ def test_markup_in_the_files_of_a_run_stays_text(tmp_path):
 
 def test_markup_in_names_of_scored_files_stays_text(tmp_path):
     log = next(file for file in seeds.prediction_logs() if file.name == "rows.jsonl")
-    rows = [json.loads(line) for line in log.data.splitlines()]
+    rows = [parsed(line) for line in log.data.splitlines(keepends=True)]
     odd = [row | {"name": row["name"] + MARKUP, "notes": [MARKUP]} for row in rows]
-    (tmp_path / log.name).write_text("".join(json.dumps(row) + "\n" for row in odd))
+    (tmp_path / log.name).write_bytes(b"".join(map(line_of, odd)))
     summary = summarise(records(tmp_path))
     facts = {"Detector": MARKUP}
     page = write_page(tmp_path, summary, title=MARKUP, facts=facts, remarks=[MARKUP]).read_text()
