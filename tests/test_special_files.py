@@ -13,7 +13,7 @@ from errors import UserError
 from mvfa.embedding import drawn
 from mvfa.run_files import load_metrics, read_scores
 from mvfa.state_file import KEY, read_state
-from prediction.records import parsed, records
+from prediction.records import line_of, parsed, records
 from preparation.ledger import RECORD, Ledger
 
 
@@ -82,9 +82,9 @@ def test_a_state_of_other_numbers_is_refused(tmp_path, dtype):
 
 
 def test_a_name_that_no_file_has_is_no_record():
-    rows = b'"rows": [], "error": "e"}\n'
-    assert parsed(b'{"name": "caf\\udce9.png", ' + rows) is not None
-    assert parsed(b'{"name": "a\\ud800.png", ' + rows) is None
+    for name, known in (("caf\udce9.png", True), ("a\ud800.png", False)):
+        line = line_of({"name": name, "error": "e"})
+        assert (parsed(line) is not None) == known
 
 
 @pytest.mark.parametrize("text", [r"(?P<case>a{e<=3})", r"(?P<case>(?:ab){i}).*"])
