@@ -1,5 +1,6 @@
 """Pipes, circles of links and odd content where a run reads files of an earlier one: one line."""
 
+import argparse
 import os
 
 import pytest
@@ -91,3 +92,23 @@ def test_a_name_that_no_file_has_is_no_record():
 def test_fuzzy_patterns_of_cases_are_refused(text):
     with pytest.raises(Exception, match="is no regular expression"):
         case_pattern(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"(?P<case>a{999999999})", r"(?P<case>(a{,999}){999})", "(?P<case>a{" + "9" * 900 + "})"],
+)
+def test_patterns_of_cases_that_fill_the_memory_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="repeats too much"):
+        case_pattern(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"(?P<case>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})_(?P<slice>\d{1,4})",
+        r"(?P<case>\d{8})_(?P<slice>\d{3,})x{0}",
+    ],
+)
+def test_plain_repetitions_of_cases_are_allowed(text):
+    assert case_pattern(text) == text

@@ -30,6 +30,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as hypothesis_seed
 
+from dataset import lossless_jpeg
 from errors import UserError
 from tests.fuzz.mutate import mutated
 from tests.fuzz.readers import TARGETS, Bench
@@ -58,10 +59,16 @@ CHANGES = {  # audit events whose first argument is a path that is changed
     "os.mknod",
     "os.mkfifo",
 }
-STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect"}
-
-
-OWN_PROGRAM = "dataset/lossless_jpeg.py"  # decodes in a process of its own
+STARTS = {
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.forkpty",
+    "socket.connect",
+}
+DECODER = [sys.executable, "-P", str(Path(lossless_jpeg.__file__).resolve())]  # of DICOM files
 
 
 class HungError(BaseException):
@@ -79,7 +86,8 @@ class Watch:
         """Take note of an event of `sys.addaudithook` that should not happen."""
         if not self.top:
             return
-        if event in STARTS and OWN_PROGRAM not in str(arguments):
+        decodes = event == "subprocess.Popen" and arguments[1] == DECODER
+        if event in STARTS and not decodes:
             self.seen.append(f"{event} {arguments!r:.200}")
         if event == "open":
             path, _, flags = arguments
