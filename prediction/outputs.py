@@ -1,7 +1,6 @@
 """Write what belongs to one source: overlay, maps in its own geometry, DICOM objects."""
 
 import io
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from errors import UserError
 from mvfa.detector import Detector
@@ -21,6 +21,8 @@ from utils import write_whole
 
 JPEG_QUALITY = 90
 ZIP_QUALITY = 65557  # libtiff's name for the level of deflate; it is not written to the file
+OFFSETS = 273  # tag: where each strip begins
+LENGTHS = 279  # tag: its bytes
 REMARK = "MVFA anomaly map, research only, not for clinical use"
 
 
@@ -32,21 +34,26 @@ def jpeg(image: Image.Image) -> bytes:
 
 
 def tiff(values: npt.NDArray[np.float32]) -> bytes:
-    """Return a map [H, W] float32 as a TIFF file.
+    """Return a map [H, W] float32 as a TIFF file; equal maps give equal files.
 
-    By way of a temporary file: in memory libtiff leaves bytes of no meaning between its blocks, and
-    on a full disk it prints lines of its own, so it does not write to the results.
+    In memory: to a file libtiff would print lines of its own on a full disk. There it leaves a byte
+    of no meaning after the last strip if that ends at an odd place; it is set to 0.
     """
-    with tempfile.TemporaryFile() as file:
-        Image.fromarray(values).save(
-            file,
-            "TIFF",
-            compression="tiff_adobe_deflate",
-            tiffinfo={ZIP_QUALITY: 1},  # two thirds of the time, and the same size
-            description=REMARK,
-        )
-        file.seek(0)
-        return file.read()
+    file = io.BytesIO()
+    Image.fromarray(values).save(
+        file,
+        "TIFF",
+        compression="tiff_adobe_deflate",
+        tiffinfo={ZIP_QUALITY: 1},  # two thirds of the time, and the same size
+        description=REMARK,
+    )
+    file.seek(0)
+    tags = TiffImageFile(file).tag_v2
+    end = max(map(sum, zip(tags[OFFSETS], tags[LENGTHS], strict=True)))
+    data = bytearray(file.getvalue())
+    if end % 2:
+        data[end] = 0
+    return bytes(data)
 
 
 def save_tiff(path: Path, values: npt.NDArray[np.float32]) -> None:
