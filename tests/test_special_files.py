@@ -20,24 +20,12 @@ from preparation.ledger import RECORD, Ledger
 
 def pictures(folder):
     """Read the pictures of a run of which one is the special file."""
-    (folder / "pictures").mkdir()
     names = {"panel": "1.jpg", "image": "1-image.png", "mask": "1-mask.png"}
     for name in names.values():
         Image.new("L", (4, 4)).save(folder / "pictures" / name)
-    (folder / "special").rename(folder / "pictures" / "1-map.png")
     entry = {kind: f"pictures/{name}" for kind, name in {**names, "map": "1-map.png"}.items()}
     if not drawn(folder, {"pictures": [entry]}):
         raise UserError("left out")
-
-
-def at(name, read):
-    """Return a reader of a folder whose special file gets a name."""
-
-    def call(folder):
-        (folder / "special").rename(folder / name)
-        read(folder)
-
-    return call
 
 
 def opened_image(folder):
@@ -45,16 +33,16 @@ def opened_image(folder):
         pass
 
 
-READERS = {
-    "a picture": pictures,
-    "an image": at("image.png", opened_image),
-    "metrics.json": at("metrics.json", load_metrics),
-    "scores.csv": at("scores.csv", read_scores),
-    "a state": at("x.state", lambda folder: read_state(folder / "x.state")),
-    "a record of downloads": at(RECORD, Ledger),
-    "a log of predict.py": at("rows.jsonl", lambda folder: list(records(folder))),
+READERS = {  # the special file's place below a folder, and what reads it
+    "a picture": ("pictures/1-map.png", pictures),
+    "an image": ("image.png", opened_image),
+    "metrics.json": ("metrics.json", load_metrics),
+    "scores.csv": ("scores.csv", read_scores),
+    "a state": ("x.state", lambda folder: read_state(folder / "x.state")),
+    "a record of downloads": (RECORD, Ledger),
+    "a log of predict.py": ("rows.jsonl", lambda folder: list(records(folder))),
 }
-MAY_BE_ABSENT = ("metrics.json", "scores.csv", "a record of downloads", "a log of predict.py")
+MAY_BE_ABSENT = ("metrics.json", "a record of downloads", "a log of predict.py")
 MAKERS = {
     "a pipe": os.mkfifo,
     "a device": lambda path: path.symlink_to("/dev/zero"),
@@ -65,12 +53,15 @@ MAKERS = {
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("reader", READERS)
 def test_special_files_are_one_line(tmp_path, reader, kind):
-    MAKERS[kind](tmp_path / "special")
+    name, read = READERS[reader]
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    MAKERS[kind](place)
     if kind == "a circle" and reader in MAY_BE_ABSENT:
-        READERS[reader](tmp_path)
+        read(tmp_path)
         return
     with pytest.raises(UserError) as said:
-        READERS[reader](tmp_path)
+        read(tmp_path)
     assert "\n" not in str(said.value)
 
 
