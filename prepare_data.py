@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from CLIP.weight_files import WEIGHTS, WEIGHTS_SHOWN, known_model
-from dataset.catalog import case_pattern, object_name, object_noun
+from dataset.catalog import object_name, object_noun
 from dataset.layout import object_folder
+from dataset.patterns import case_pattern
 from errors import UserError
 from mvfa.cli import command
 from mvfa.flags import SEED, Flags, Parser, number

@@ -36,7 +36,8 @@ from report.study import DONE, FAILED, MISSING, Study
 # torch, pandas, plotly and the scripts are slow to import: help and mistakes come before them
 if TYPE_CHECKING:
     from report.cluster import Work
-    from report.jobs import CellSpec, Job
+    from report.job import Job
+    from report.jobs import CellSpec
 
     PlannedCell = tuple[CellSpec, Job, Job, str]  # with its training, its test, what is missing
 
@@ -77,22 +78,21 @@ def perform(work: "Work", threads: int | None = None, gpu: str | None = None) ->
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
-    from report.damage import other_adapters, set_aside
+    from report.damage import set_aside
+    from report.job import to_run
 
     if threads:
         torch.set_num_threads(threads)
     failures: dict[Path, str] = {}
     for train, tests in work.items():
-        needed = [test for test in tests if not test.done]
         reason = ""
-        if train.damage or (needed and not train.done):
+        if train.damage or (to_run(train, tests) and not train.done):
             note(train.damage or train.loss)
             set_aside(train.out.parent)
             reason = run_job(train)
-        for test in tests:
-            if not test.done or (not reason and other_adapters(train.out, test.out)):
-                note(test.damage)
-                failures[test.out] = reason or run_job(test)
+        for test in to_run(train, tests):
+            note(test.damage)
+            failures[test.out] = reason or run_job(test)
     return {out: reason for out, reason in failures.items() if reason}
 
 

@@ -34,6 +34,7 @@ from mvfa.forms import (
     score_arguments,
 )
 from mvfa.inputs import load_shots, load_test_set, load_valid_sets, target_object
+from mvfa.keeper import Keeper
 from mvfa.loaders import Loaders
 from mvfa.locks import exclusive
 from mvfa.packing import packed_steps
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     # K + K shots in eleven augmented versions each; the test split; valid/ without the shots
     shots = load_shots(options, target, env.world)
-    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, [target], shots)
+    kept = Keeper(model, options, clip.weight_file, env.world, [target], shots)
     train_set = Support(shots, target, options.img_size)
     test_set = load_test_set(options, target, env.world)
     valid_sets = load_valid_sets(options, [target], env.world, shots)

@@ -36,6 +36,7 @@ from mvfa.inputs import (
     target_object,
     training_objects,
 )
+from mvfa.keeper import Keeper
 from mvfa.loaders import Loaders
 from mvfa.locks import exclusive
 from mvfa.packing import packed_steps
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     checkpoint.initialise(model, options.init)
     compile_network(model, options, env.device)
     fast_steps = packed_steps(model, options, env)
-    kept = checkpoint.Keeper(model, options, clip.weight_file, env.world, objects)
+    kept = Keeper(model, options, clip.weight_file, env.world, objects)
     text = cached_text_by_noun(clip, objects, env.precision, options.text_cache)  # each [E, 2]
 
     # test splits of the other objects to train on; the test split; valid/ of the other objects

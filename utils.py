@@ -187,13 +187,14 @@ def write_whole(path: Path, write: Callable[[Path], object], *, flush_folder: bo
             flush(path.parent)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a page or a table, whole or not at all; return its path.
+def encoded(text: str) -> bytes:
+    """Return text in UTF-8, in which bytes of file names that are not UTF-8 are escapes."""
+    return text.encode("utf-8", "backslashreplace")
 
-    Bytes of file names that are not UTF-8 stand there as escapes.
-    """
-    data = text.encode("utf-8", "backslashreplace")
-    write_whole(path, lambda part: part.write_bytes(data))
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a page or a table, whole or not at all, as `encoded`; return its path."""
+    write_whole(path, lambda part: part.write_bytes(encoded(text)))
     return path
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dataset.catalog import ObjectInfo
+from dataset.patterns import fullmatch
 from dataset.texts import read_text
 from dataset.wording import shortened
 from errors import UserError
@@ -31,7 +32,6 @@ GENERAL = r"(?P<case>.+)[_\-](?P<slice>\d+)"
 TABLE = "cases.csv"
 COLUMNS = ("file", "case", "slice")
 MOST_DIGITS = 18  # of a slice: it fits into 64 bit
-PATTERN_SECONDS = 1  # for one name
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,9 @@ class Located(Protocol):
 def match_place(stem: str, pattern: str) -> Place | None:
     """Return what a pattern reads from a file name without its suffix; None: it does not match.
 
-    Raises UserError for a pattern that takes longer than PATTERN_SECONDS, as some do for ever.
+    Raises UserError for a pattern whose search does not end.
     """
-    import regex  # slow to import; Python's own module knows no end of a search
-
-    try:
-        match = regex.fullmatch(pattern, stem, timeout=PATTERN_SECONDS)
-    except TimeoutError as error:
-        raise UserError(
-            f"the pattern of cases {shortened(pattern)} takes more than {PATTERN_SECONDS} s for "
-            f"{shortened(stem)}; choose one without repetitions of repetitions"
-        ) from error
+    match = fullmatch(pattern, stem)
     if match is None:
         return None
     groups = match.groupdict()

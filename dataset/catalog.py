@@ -6,11 +6,9 @@ file `object.toml` of that folder, or follows from the folder itself.
 
 import argparse
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from dataset.layout import (
     object_names,
     visible,
 )
+from dataset.patterns import case_pattern
 from dataset.texts import read_text
 from dataset.wording import shortened
 from errors import UserError
@@ -33,9 +32,6 @@ PAPER_ORDER = ("Histopathology", "Chest", "Retina_OCT2017", "Brain", "Liver", "R
 
 HALF = "half"
 ANY = "any"
-FUZZY = re.compile(r"\{[^}]*[eids][^}]*\}")  # of the module regex, in a pattern
-REPEATS = re.compile(r"\{(\d*),?(\d*)\}")
-MOST_COPIES = 2**22  # characters of a pattern written out: regex copies what is repeated
 MASK_RULES = (HALF, ANY)  # see dataset/masks.py
 SETTINGS = "object.toml"
 MOST_TEXT = 1000  # characters of a setting
@@ -272,30 +268,4 @@ def mask_rule_name(text: str) -> str:
     """Return a mask rule. Raises argparse.ArgumentTypeError for anything else."""
     if text not in MASK_RULES:
         raise argparse.ArgumentTypeError(f"got {text!r}; allowed are {' and '.join(MASK_RULES)}")
-    return text
-
-
-def case_pattern(text: str) -> str:
-    """Return a pattern of file names.
-
-    Raises argparse.ArgumentTypeError for what is no regular expression, has no group `case`,
-    matches fuzzily, or repeats so much that it would fill the memory.
-    """
-    import regex  # slow to import; it has searches that end, and more than Python's own module
-
-    copies = prod(max(int(n or 1) or 1 for n in counts) for counts in REPEATS.findall(text))
-    if copies * len(text) > MOST_COPIES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} repeats too much: {copies:,} times {len(text)} characters, of at most "
-            f"{MOST_COPIES:,}; choose smaller numbers in {{}}, or + and *"
-        )
-    try:
-        groups = re.compile(text).groupindex
-        if regex.compile(text).groupindex != groups or FUZZY.search(text):
-            raise re.error("fuzzy matching is not allowed")  # noqa: TRY301
-    except (re.error, regex.error, OverflowError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
-    if "case" not in groups:
-        allowed = r"allowed is a regular expression with a group (?P<case>...)"
-        raise argparse.ArgumentTypeError(f"got {text!r}; {allowed}")
     return text

@@ -21,7 +21,8 @@ def quiet() -> None:
 
     For the whole process, and so in workers, since settings for one block are not safe in threads.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    for category in (UserWarning, Image.DecompressionBombWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 quiet()

@@ -1,6 +1,6 @@
 """Save and load adapters: files that are whole or absent, and that describe themselves (SPEC 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,9 @@ from errors import UserError
 from mvfa import own_files
 from mvfa.console import note
 from mvfa.distributed import World
-from mvfa.evaluation import Evaluation
 from mvfa.options import FEW, STATE_SUFFIX, Options
 from mvfa.recipe import SCORING_FIELDS
-from mvfa.state_file import group, grouped
-from mvfa.versions import commit, versions
+from mvfa.versions import commit
 from utils import write_whole
 
 FORMAT = 1
@@ -233,88 +231,3 @@ def note_ending(checkpoint: Checkpoint, world: World) -> None:
     if state.is_file():
         remedy = "the same command goes on with it"
         note(f"{path} is of an earlier training; the last was stopped ({state}): {remedy}", world)
-
-
-class Keeper:
-    """The adapters that the checkpoint selection keeps, in memory until `save` writes them.
-
-    `objects` are the target and, in zero-shot, those that are trained on. `evaluation` is the test
-    of these adapters, None as long as they have not been tested; `epoch` is the time that they are
-    of, in epochs.
-    """
-
-    def __init__(
-        self,
-        model: MVFA,
-        options: Options,
-        weights: Path,
-        world: World,
-        objects: Sequence[ObjectInfo],
-        shots: Shots | None = None,
-    ) -> None:
-        """Raise UserError if the checkpoint could not be saved or would replace another's file."""
-        self.model = model
-        self.weights = weights
-        self.path = options.checkpoint if options.save_model else None
-        if self.path is not None:
-            check_replaceable(self.path)
-        self.first = world.first
-        self.about = description(options, weights, objects[0]) | objects[0].as_dict()
-        self.about["train_objects"] = {info.name: info.as_dict() for info in objects[1:]} or None
-        self.about |= {"seed": options.seed, "versions": versions()}
-        self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}
-        self.adapters: dict[str, dict[str, Tensor]] = {}
-        self.evaluation: Evaluation | None = None
-        self.epoch = 0.0
-        self.saved = False
-        self.failure: OSError | None = None  # why the checkpoint could not be written
-
-    def keep(self, epoch: float, evaluation: Evaluation | None = None) -> None:
-        """Keep the model's adapters as they are after `epoch` epochs."""
-        self.adapters = adapter_state(self.model)
-        self.evaluation = evaluation
-        self.epoch = epoch
-        self.saved = False
-
-    def save(self) -> None:
-        """Write the checkpoint, at the first rank and only once: the training has ended.
-
-        A full disk is kept in `failure`, since the results that are at hand are to be written, too.
-        """
-        if self.first and self.path is not None and not self.saved:
-            self.failure = None
-            try:
-                save(self.path, self.adapters, self.about | {"epoch": self.epoch, "ended": True})
-            except OSError as error:
-                self.failure = error
-        self.saved = True
-
-    @property
-    def written(self) -> Path | None:
-        """Return the file that the kept adapters are in, None if they were not or cannot be."""
-        return self.path if self.failure is None else None
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what is kept as tensors and JSON values, see `restore_state`."""
-        tensors = grouped("adapters", flat_adapters(self.adapters))
-        values: dict[str, Any] = {"epoch": self.epoch, "evaluation": None}
-        if self.evaluation is not None:
-            entries = vars(self.evaluation)
-            # copies, since two of them may be one tensor, which no safetensors file holds twice
-            scores = {k: entry.clone() for k, entry in entries.items() if isinstance(entry, Tensor)}
-            tensors |= grouped("evaluation", scores)
-            values["evaluation"] = {k: v for k, v in entries.items() if k not in scores}
-        return tensors, values
-
-    def restore_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Keep again what `state` returned."""
-        self.adapters = split_adapters(group("adapters", tensors))
-        self.epoch = values["epoch"]
-        self.evaluation = None
-        if values["evaluation"] is not None:
-            scores = group("evaluation", tensors)
-            self.evaluation = Evaluation(**{**scores, **values["evaluation"]})
-
-    def restore(self) -> None:
-        """Put the kept adapters back into the model."""
-        restore(self.model, self.adapters)

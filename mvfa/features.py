@@ -24,7 +24,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CONTEXT = "fork" if sys.platform == "linux" else None  # so that workers share decoded images
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-Expected = UserError | OSError | MemoryError
 EXPECTED = (UserError, OSError, MemoryError)
 Collated = tuple[Tensor, list[bytes], list[int]]
 
@@ -70,18 +69,18 @@ class _ErrorsAsValues:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Item | Expected:
+    def __getitem__(self, index: int) -> Item | Exception:
         try:
             return self.source[index]
         except EXPECTED as error:
             return error
 
 
-def collate(items: list[Item | Expected]) -> Collated | Expected:
+def collate(items: list[Item | Exception]) -> Collated | Exception:
     """Stack images, masks and positions of items; the first error where there is one."""
     read = []
     for item in items:
-        if isinstance(item, EXPECTED):
+        if isinstance(item, Exception):
             return item
         read.append(item)
     images = torch.stack([item.image for item in read])
@@ -193,7 +192,7 @@ class FeatureLoader:
             pin_memory=self.device.type == "cuda",
         )
         for loaded in loader:
-            if isinstance(loaded, EXPECTED):
+            if isinstance(loaded, Exception):
                 raise loaded
             images, masks, members = loaded
             if any(self.source.masked[members]):

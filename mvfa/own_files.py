@@ -36,16 +36,21 @@ class Content(NamedTuple):
     digest: str | None
 
 
+def content_hash(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors by name and of JSON values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(f"{tensors_hash(tensors)} {text}".encode()).hexdigest()
+
+
 def digest_of(groups: Groups, about: Mapping[str, Any]) -> str:
     """Return the SHA-256 of tensors (names, types, shapes and bytes) and plain values.
 
     Raises TypeError for values that JSON does not have.
     """
-    flat = {
-        f"{key}.{name}": value for key, group in groups.items() for name, value in group.items()
-    }
-    text = json.dumps(about, sort_keys=True)
-    return hashlib.sha256(f"{tensors_hash(flat)} {text}".encode()).hexdigest()
+    return content_hash(
+        {f"{key}.{name}": value for key, group in groups.items() for name, value in group.items()},
+        about,
+    )
 
 
 def encode(groups: Groups, about: Mapping[str, Any]) -> bytes:

@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,22 @@ import torch
 from CLIP.hashing import file_hash, sha256
 from dataset.folder import ImageSet
 from dataset.shots import Shots
-from mvfa.checkpoint import Keeper
 from mvfa.console import show
 from mvfa.details import measure, split_curves
 from mvfa.environment import Environment
 from mvfa.evaluation import Evaluation, Maps
+from mvfa.keeper import Keeper
 from mvfa.memory import peak_memory
 from mvfa.options import ZERO, Options
 from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of
+from mvfa.result_folder import replacing
 from mvfa.resume import Progress
-from mvfa.run_files import CURVES, FILES, METRICS, PICTURES, SCORES, sealed
+from mvfa.run_files import CURVES, METRICS, PICTURES, SCORES, sealed
 from mvfa.selection import Selection
 from mvfa.versions import versions
-from utils import flush, part_of, write_whole
+from utils import write_whole
 
 CSV_ROWS = 500  # rows converted to text at once
 MAP_THRESHOLD = 0.5  # of a contour where neither a flag nor a mask gives one
@@ -105,31 +105,6 @@ def image_counts(test_set: ImageSet) -> dict[str, int | None]:
     }
 
 
-@contextmanager
-def replacing(out: Path) -> Iterator[Path]:
-    """Give a folder for new results, which then take the place of earlier ones in `out`.
-
-    If anything fails within, such as on a full disk, the earlier results stay.
-    """
-    with part_of(out / "results") as stage:
-        stage.mkdir()
-        try:
-            yield stage
-        except OSError as error:
-            if str(error.filename).startswith(str(stage)):
-                error.filename = str(out / Path(error.filename).relative_to(stage))
-            raise
-        remove_results(out)
-        for path in sorted((stage / PICTURES).glob("*")):
-            (out / PICTURES).mkdir(exist_ok=True)
-            path.replace(out / PICTURES / path.name)
-        for name in (CURVES, SCORES, METRICS):  # the last says that the run is whole
-            if (stage / name).exists():
-                (stage / name).replace(out / name)
-    with suppress(OSError):  # some systems cannot open a folder
-        flush(out)
-
-
 def write_results(
     folder: Path,
     options: Options,
@@ -186,15 +161,6 @@ def show_written(options: Options, adapters: Path | None = None) -> None:
     if adapters is not None:
         written.append(adapters)
     print("wrote", *written, file=sys.stderr)
-
-
-def remove_results(out: Path) -> None:
-    """Remove the files of an earlier run from an output folder, metrics.json first."""
-    from mvfa.pictures import remove_pictures  # imports OpenCV, which is slow
-
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
-    remove_pictures(out)
 
 
 def write_training_results(

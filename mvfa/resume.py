@@ -21,11 +21,12 @@ from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet, Record
 from errors import UserError
 from mvfa import __version__
-from mvfa.checkpoint import Keeper, adapter_state, flat_adapters, restore, split_adapters
+from mvfa.checkpoint import adapter_state, flat_adapters, restore, split_adapters
 from mvfa.console import note
 from mvfa.engine import Trainer
 from mvfa.environment import Environment
 from mvfa.features import FeatureLoader
+from mvfa.keeper import Keeper
 from mvfa.options import Options
 from mvfa.packing import packs
 from mvfa.schedule import Part

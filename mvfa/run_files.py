@@ -67,8 +67,7 @@ def load_json(path: Path, schema: Schema = mapping) -> dict[str, Any] | None:
     try:
         if not path.exists():
             return None
-        if not path.is_file() or path.stat().st_size > LARGEST_JSON:
-            raise UserError(f"{path} is not a file of at most {LARGEST_JSON} bytes; {remedy}")
+        refuse_special(path, LARGEST_JSON)
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON; {remedy}") from error

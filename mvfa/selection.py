@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from mvfa.checkpoint import Keeper
 from mvfa.evaluation import Evaluation
+from mvfa.keeper import Keeper
 from mvfa.recipe import CHOICES
 
 Moment = dict[str, float | None]

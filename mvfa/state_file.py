@@ -3,7 +3,6 @@
 It is a safetensors file. Reading it runs no code, and a digest says that it is what was written.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from dataset.layout import refuse_special
 from errors import UserError
-from mvfa.detector_file import tensors_hash
+from mvfa.own_files import content_hash
 from utils import write_whole
 
 FORMAT = 1
@@ -33,8 +32,7 @@ class State:
 
     def digest(self) -> str:
         """Return the SHA-256 of everything that it holds."""
-        text = json.dumps(self.values, sort_keys=True)
-        return hashlib.sha256(f"{tensors_hash(self.tensors)} {text}".encode()).hexdigest()
+        return content_hash(self.tensors, self.values)
 
 
 def grouped(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -87,7 +87,8 @@ def quiet_readers() -> None:
     For the whole process, since the readers' own settings are not safe in threads.
     """
     for package in READERS:
-        warnings.filterwarnings("ignore", module=package)
+        for category in (UserWarning, RuntimeWarning):
+            warnings.filterwarnings("ignore", category=category, module=package)
         logging.getLogger(package).setLevel(logging.CRITICAL + 1)
 
 

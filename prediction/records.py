@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from CLIP.hashing import sha256
 from dataset.layout import refuse_special
 from errors import UserError
 from mvfa.run_files import digest
@@ -122,8 +123,7 @@ def fingerprint(paths: Iterable[Path]) -> str | None:
     try:
         for path in paths:
             refuse_special(path)  # a pipe would be waited for
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            whole.update(bytes.fromhex(sha256(path)))
     except (OSError, UserError):
         return None
     return whole.hexdigest()

@@ -8,7 +8,7 @@ import submitit
 
 from mvfa.cluster import gpu, lost, make_executor, wait_for
 from report.arguments import Request
-from report.jobs import Job
+from report.job import Job, to_run
 
 Work = dict[Job, list[Job]]  # trainings and their tests
 
@@ -29,9 +29,7 @@ def submit(
     Returns reasons of failures by the folder of the test. UserError if the cluster, or an option of
     it, does not exist.
     """
-    trainings = [
-        train for train, tests in work.items() if train.damage or not all(t.done for t in tests)
-    ]
+    trainings = [train for train, tests in work.items() if train.damage or to_run(train, tests)]
     if not trainings:
         return {}
     executor = make_executor(request.root / "jobs", request.cluster, request.cluster_options)

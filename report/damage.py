@@ -35,10 +35,14 @@ def adapters_damage(out: Path, folder: Path) -> str:
 
 
 def other_adapters(train: Path, test: Path) -> bool:
-    """Return whether a test scored other adapters than those that its training has written now."""
-    hashes = [
-        ((load_metrics(out) or {}).get("adapters") or {}).get("sha256") for out in (train, test)
-    ]
+    """Return whether a test scored other adapters than those that its training has written now.
+
+    False where the results of one of them are not whole.
+    """
+    if results_damage(train) or results_damage(test):
+        return False
+    named = [(load_metrics(out) or {}).get("adapters") or {} for out in (train, test)]
+    hashes = [adapters.get("sha256") for adapters in named]
     return None not in hashes and hashes[0] != hashes[1]
 
 

@@ -21,8 +21,6 @@ from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
 from mvfa.options import FEW, MIXED, SHOT_LISTS, ZERO
 from mvfa.recipe import LEVELS
-from mvfa.run_files import METRICS
-from report.damage import adapters_damage, results_damage
 from report.experiments import (
     ALL_LEVELS_ROW,
     ALL_SHOTS_ROW,
@@ -43,6 +41,7 @@ from report.experiments import (
     objects_of,
     switch_flags,
 )
+from report.job import Job
 from report.study import DONE, FAILED, MISSING, Cell, load_cell
 
 
@@ -73,39 +72,6 @@ class CellSpec:
     flags: tuple[str, ...] = ()
     branch: str = "both"
     shot: int = 0
-
-
-@dataclass(frozen=True)
-class Job:
-    """One call of a script: its name, its flags, and the folder of its results.
-
-    `script` is empty where the authors' adapters take the place of a training.
-    """
-
-    script: str
-    flags: tuple[str, ...]
-    out: Path
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended, and its files are whole; always true without a script."""
-        return not self.script or (self.ended and not self.damage and not self.loss)
-
-    @property
-    def ended(self) -> bool:
-        """Whether metrics.json, which is written last, exists."""
-        return (self.out / METRICS).exists()
-
-    @property
-    def damage(self) -> str:
-        """Why its results are not whole although it has ended, "" if they are."""
-        return results_damage(self.out) if self.ended else ""
-
-    @property
-    def loss(self) -> str:
-        """Why the checkpoint of a training that has ended is not there; "" if it is."""
-        trained = self.script.startswith("train") and self.ended
-        return adapters_damage(self.out, self.out.parent) if trained else ""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from report.study import (
     load_published,
 )
 from report.tables import Table, long_table
-from utils import write_text
+from utils import encoded, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 NO_DIFFERENCE_NOTE = (
@@ -186,11 +186,6 @@ def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[st
         if extra[name].records:
             lines.append(f"## {title}\n\n{extra[name].markdown()}")
     return "\n".join(lines)
-
-
-def encoded(text: str) -> bytes:
-    """Return text as UTF-8; what that has no bytes for, as in names of files, becomes escapes."""
-    return text.encode("utf-8", "backslashreplace")
 
 
 def write_report(study: Study, folder: Path) -> Path:

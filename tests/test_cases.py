@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset import cases
+from dataset import patterns
 from dataset.cases import UNKNOWN, Place, group_by_case, listed_cases, places, read_place
 from dataset.catalog import CATALOG, ObjectInfo, object_info
 from dataset.draws import draw_lists, write_lists
@@ -188,7 +188,7 @@ def test_scores_have_case_and_slice(tiny_path, demo_root, tmp_path):
 
 
 def test_a_pattern_without_end_is_stopped(monkeypatch):
-    monkeypatch.setattr(cases, "PATTERN_SECONDS", 0.2)
+    monkeypatch.setattr(patterns, "SECONDS", 0.2)
     name = "a" * 60 + "!.png"
     with pytest.raises(UserError, match=r"the pattern of cases .* takes more than 0.2 s for aaa"):
         read_place(name, r"(?P<case>(?:a|aa)+)$b")

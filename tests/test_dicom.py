@@ -65,7 +65,6 @@ def equal(first, second) -> bool:
     return same and np.array_equal(first.values, second.values) and first.full == second.full
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_all_that_pydicom_ships_is_read_or_refused_in_one_line(capfd):
     read = []
     refused = {}
@@ -91,7 +90,6 @@ def test_all_that_pydicom_ships_is_read_or_refused_in_one_line(capfd):
         assert REFUSED[path.name] in refused[path]
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_values_are_those_of_highdicom():
     count = 0
     for path in shipped():
@@ -114,7 +112,6 @@ def test_values_are_those_of_highdicom():
     assert count >= 90
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_both_ways_of_decoding_agree(monkeypatch):
     paths = [path for path in shipped() if with_pixels(path) and path.name not in REFUSED]
     first = [read_frames(path) for path in paths]

@@ -58,7 +58,6 @@ def answers(tmp_path_factory):
     return dict(zip(KINDS, lines[:-1], strict=True)), lines[-1]["bytes"]
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_line_says_what_was_found(answers, kind):
     answer = answers[0][kind]

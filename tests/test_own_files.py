@@ -108,7 +108,6 @@ def test_other_content_is_refused(tmp_path, content):
         own_files.read(tmp_path / "x.pt", KEYS)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_files_are_no_checkpoints(tmp_path, kind):
     (tmp_path / "x.pth").write_bytes(KINDS[kind]())

@@ -316,7 +316,6 @@ def test_frames_in_several_directions_keep_their_order(tmp_path):
     np.testing.assert_array_equal(volume.affine, np.eye(4))
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_cine_is_read_in_colour_without_a_geometry():
     path = Path(get_testdata_file("examples_ybr_color.dcm", download=False))
     volume = read_series([path])
@@ -356,7 +355,6 @@ def test_floating_point_frames_that_are_not_finite_are_said(tmp_path):
     assert "1 values are NaN or infinite" in " ".join(volume.notes)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_every_series_that_pydicom_and_nibabel_ship_is_read_or_refused(capfd):
     roots = [SHIPPED / "dicomdirtests", NIBABEL / "nicom/tests/data", NIBABEL / "tests/data"]
     files = sorted(

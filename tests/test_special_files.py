@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dataset.catalog import case_pattern
 from dataset.files import opened
+from dataset.patterns import case_pattern
 from errors import UserError
 from mvfa.embedding import drawn
 from mvfa.run_files import load_metrics, read_scores

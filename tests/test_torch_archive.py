@@ -231,7 +231,6 @@ OTHERS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_dense_tensor_is_named(tmp_path, kind):
     content, word = OTHERS[kind]

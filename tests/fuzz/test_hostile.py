@@ -32,7 +32,6 @@ def files(tmp_path_factory, mark):
     return hostile(tmp_path_factory.mktemp("hostile"), mark)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_these_files_do_harm_where_they_are_run(mark, tmp_path):
     """Else the tests below would show nothing."""
     (tmp_path / "x.pt").write_bytes(writer(mark))
@@ -44,7 +43,6 @@ def test_these_files_do_harm_where_they_are_run(mark, tmp_path):
     mark.unlink()
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "target",
     TARGETS,
