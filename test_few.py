@@ -29,7 +29,7 @@ from mvfa.locks import exclusive
 from mvfa.methods.making import rival
 from mvfa.methods.mvfa import Mvfa
 from mvfa.results import show_aurocs, write_test_results
-from mvfa.text_cache import cached_text_features
+from mvfa.text_cache import cached_text_by_noun
 from utils import set_seed
 
 
@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         clip = create_model(**clip_arguments(options, env))
         form = adapter_form(recipe)
         model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
-        text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
+        text = cached_text_by_noun(clip, [target], env.precision, options.text_cache)  # each [E, 2]
         more = (options.img_size, clip.weight_file, options.score_levels)
-        method = Mvfa(model, {target.noun: text}, recipe, target, *more)
+        method = Mvfa(model, text, recipe, target, *more)
     shots = load_shots(options, target, env.world)
     adapters = load_adapters(options, method, env.world, target, shots)
     compile_network(method, options, env.device)

@@ -36,7 +36,7 @@ from mvfa.packing import packed_steps
 from mvfa.results import show_aurocs, write_training_results
 from mvfa.resume import Progress, records_of
 from mvfa.selection import Selection
-from mvfa.text_cache import cached_text_features
+from mvfa.text_cache import cached_text_by_noun
 from utils import set_seed
 
 
@@ -55,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         clip = create_model(**clip_arguments(options, env))
         form = adapter_form(recipe)
         model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
-        text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
-        text_of = {target.noun: text}
-        method = Mvfa(model, text_of, recipe, target, options.img_size, clip.weight_file)
+        text = cached_text_by_noun(clip, [target], env.precision, options.text_cache)  # each [E, 2]
+        method = Mvfa(model, text, recipe, target, options.img_size, clip.weight_file)
     checkpoint.initialise(method, options.init)
     compile_network(method, options, env.device)
     fast_steps = packed_steps(method, options, env)

@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     loaders = Loaders(method, options, env)
 
     def score(loader: FeatureLoader, obj: ObjectInfo) -> Evaluation:  # without a memory bank
-        method.aim(obj)
-        return evaluate(predict(method, loader, None), env.world)
+        return evaluate(predict(method.aim(obj), loader, None), env.world)
 
     test = partial(score, loaders.scoring(test_set, reused=recipe.select == "test"), target)
     valid = [partial(score, loaders.scoring(data, reused=True), obj) for obj, data in valid_sets]

@@ -5,6 +5,7 @@ batch, L levels, E token width, M rows of the memory bank.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -155,8 +156,11 @@ def build_memory(
 ) -> list[Tensor]:
     """Build the memory bank of the given (normal) images: L times [M, E] of norm 1.
 
-    `rows` are indices in the loader's image set; `size` of them are taken at a time.
+    `rows` are indices in the loader's image set; `size` of them are taken at a time. Empty for a
+    method without a memory branch.
     """
+    if not method.bank_levels:
+        return []
     parts = [
         part
         for batch in loader.batches(rows, size)
@@ -182,6 +186,8 @@ def predict(
     predictions = Predictions(method.form, source.side, source.labels, [])
     capacity = loader.rank_images()
     method.prepare_scores()
+    predictions.bank_bytes = sum(rows.nbytes for rows in bank or ())
+    started = time.perf_counter()
     score = partial(method.score, bank=bank, maps=maps)
     with progress(capacity, "test", "image", loader.world) as bar:
         for batch in loader.batches():
@@ -192,4 +198,5 @@ def predict(
                 for name, values in scored.items():
                     predictions.append(name, values, capacity)
             bar.update(len(batch.members))
+    predictions.seconds = time.perf_counter() - started
     return gather(predictions, loader, method.masks)

@@ -26,7 +26,7 @@ class Predictions:
     and distance [n, N] only where there are masks or maps were asked for; text_scores and
     memory_scores [n] where the image score is not the maximum of the fused map. A branch that the
     method does not have has neither. sizes [n, 2] of images whose aspect is kept: then N is the
-    most patches of one. At the first rank they cover the set in its order, at the others only the
+    most patches of one. seconds: what this rank took; bank_bytes: size of the memory bank. At the first rank they cover the set in its order, at the others only the
     rank's own images, `members`.
     """
 
@@ -40,6 +40,8 @@ class Predictions:
     sizes: Tensor | None = None
     text_scores: Tensor | None = None
     memory_scores: Tensor | None = None
+    seconds: float = 0.0
+    bank_bytes: int = 0
 
     @property
     def has_scores(self) -> bool:

@@ -131,6 +131,7 @@ def write_results(
         "pixel_auroc": evaluation.pixel_auroc,
         "pixel_auroc_bound": evaluation.pixel_bound,
         **more,
+        "trained_parameters": method.trained_parameters,
         **test_set.records[0].object.as_dict(),
         "wide_images": test_set.wide_images,
         "options": options.as_dict() | env.as_dict() | decided,
@@ -230,6 +231,10 @@ def write_test_results(
     more["details"], curves = split_curves(details)
     more["empty_masks"] = test_set.empty_masks
     more["test_images"] = image_counts(test_set)
+    more["cost"] = {
+        "bank_bytes": predictions.bank_bytes,
+        "image_seconds": predictions.seconds * env.world.size / len(test_set),
+    }
     more["training"] = adapters and training_of(adapters, method.keys)
     with replacing(options.out) as folder:
         write_json(folder / CURVES, curves)

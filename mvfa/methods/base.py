@@ -12,7 +12,7 @@ scored, L levels, N patches, M rows of the memory bank, E token width, K shots.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from PIL import Image
@@ -85,9 +85,10 @@ class Method(nn.Module):
         """Groups of tensors in its checkpoint; none: nothing is trained."""
         return METHODS[self.name].keys
 
-    def aim(self, target: Target) -> None:
+    def aim(self, target: Target) -> Self:
         """Score images of an object from now on: its noun, and whether it has masks."""
         self.masks = target.masks
+        return self
 
     # ---------------------------------------------------------------- images to features
 
@@ -135,6 +136,11 @@ class Method(nn.Module):
         """Return the trained parameters by name of the optimizer that steps them."""
         return {}
 
+    @property
+    def trained_parameters(self) -> int:
+        """The number of trained parameters."""
+        return sum(values.numel() for group in self.groups().values() for values in group)
+
     def stepped(self, masked: bool) -> tuple[str, ...]:
         """Return the groups that a step moves; `masked`: whether an image of it has a mask."""
         return tuple(self.groups())
@@ -181,7 +187,7 @@ class Method(nn.Module):
 
     def bank_rows(self, image: Tensor) -> int:
         """Return how many rows an image, as `source` gives it, adds to the memory bank."""
-        raise NotImplementedError
+        return 0
 
     def score(
         self, features: Tensor, bank: Sequence[Tensor] | None, *, maps: bool = False

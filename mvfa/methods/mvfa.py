@@ -6,6 +6,7 @@ L levels, N patches, D vision width, E text width, S image side, M rows of the m
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +63,10 @@ class Mvfa(Method):
         self.recipe = recipe
         self.objective = objective(recipe)
 
-    def aim(self, target: Target) -> None:
+    def aim(self, target: Target) -> Self:
         """Score images of an object from now on."""
-        super().aim(target)
         self.noun = target.noun
+        return super().aim(target)
 
     @property
     def device(self) -> torch.device:
