@@ -26,8 +26,8 @@ class Predictions:
     and distance [n, N] only where there are masks or maps were asked for; text_scores and
     memory_scores [n] where the image score is not the maximum of the fused map. A branch that the
     method does not have has neither. sizes [n, 2] of images whose aspect is kept: then N is the
-    most patches of one. seconds: what this rank took; bank_bytes: size of the memory bank. At the first rank they cover the set in its order, at the others only the
-    rank's own images, `members`.
+    most patches of one. At the first rank they cover the set in its order, at the others only the
+    rank's own images, `members`. seconds: what this rank took; bank_bytes: of the memory bank.
     """
 
     form: ScoreForm
