@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
-from dataset.medical_few import Support
 from dataset.shots import Shots
 from mvfa.calibrated import evaluate_calibrated, known_images, show_calibrated
 from mvfa.checkpoint import load_adapters
@@ -23,12 +22,14 @@ from mvfa.disjoint import evaluate_disjoint
 from mvfa.engine import build_memory, predict
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
-from mvfa.forms import adapter_form, clip_arguments, memory_arguments, score_arguments
+from mvfa.forms import adapter_form, clip_arguments
 from mvfa.inputs import load_shots, load_test_set, target_object
 from mvfa.loaders import Loaders
 from mvfa.locks import exclusive
+from mvfa.methods.making import rival
+from mvfa.methods.mvfa import Mvfa
 from mvfa.results import show_aurocs, write_test_results
-from mvfa.text_cache import cached_text_features
+from mvfa.text_cache import cached_text_by_noun
 from utils import set_seed
 
 
@@ -42,30 +43,33 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     generator = set_seed(options.seed)
 
     # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
-    clip = create_model(**clip_arguments(options, env))
-    form = adapter_form(recipe)
-    model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+    method = rival(options, env, target, generator)  # None, but for --method: mvfa/methods/
+    if method is None:
+        clip = create_model(**clip_arguments(options, env))
+        form = adapter_form(recipe)
+        model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+        text = cached_text_by_noun(clip, [target], env.precision, options.text_cache)  # each [E, 2]
+        more = (options.img_size, clip.weight_file, options.score_levels)
+        method = Mvfa(model, text, recipe, target, *more)
     shots = load_shots(options, target, env.world)
-    adapters = load_adapters(options, model, clip.weight_file, env.world, target, shots)
-    compile_network(model, options, env.device)
-    text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
+    adapters = load_adapters(options, method, env.world, target, shots)
+    compile_network(method, options, env.device)
 
     # the memory bank of the normal shots in eleven augmented versions each
     test_set = load_test_set(options, target, env.world)
     known = known_images(options, target, shots, env.world)
-    support = Support(Shots(shots.normal, []), target, options.img_size)
-    loaders = Loaders(model, options, env)
-    arguments = memory_arguments(options, target, env)
-    bank = build_memory(model, loaders.scoring(support), support.normal, **arguments)
+    support = method.support(Shots(shots.normal, []), target, generator)
+    loaders = Loaders(method, options, env)
+    bank = build_memory(method, loaders.scoring(support), support.normal)
 
     # maps and scores from the text branch and the memory branch
     test_loader = loaders.scoring(test_set)
-    predictions = predict(model, test_loader, text, bank, **score_arguments(options, target))
+    predictions = predict(method, test_loader, bank, maps=options.pictures > 0)
     evaluation = evaluate(predictions, env.world)
     show_aurocs(options, env, evaluation)
 
     # the same with constants of images that are not tested (docs/calibration.md)
-    calibrated = evaluate_calibrated(predictions, known, model, loaders, text, bank)
+    calibrated = evaluate_calibrated(predictions, known, method, loaders, support, bank)
     show_calibrated(options, env.world, calibrated)
 
     # and without the images of cases that gave a shot (docs/trust.md)
@@ -73,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     write_test_results(
         options,
         env,
-        clip.weight_file,
+        method,
         evaluation,
         predictions,
         test_set,

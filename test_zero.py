@@ -18,12 +18,14 @@ from mvfa.checkpoint import load_adapters
 from mvfa.engine import predict
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
-from mvfa.forms import adapter_form, clip_arguments, score_arguments
+from mvfa.forms import adapter_form, clip_arguments
 from mvfa.inputs import load_test_set, target_object
 from mvfa.loaders import Loaders
 from mvfa.locks import exclusive
+from mvfa.methods.making import rival
+from mvfa.methods.mvfa import Mvfa
 from mvfa.results import show_aurocs, write_test_results
-from mvfa.text_cache import cached_text_features
+from mvfa.text_cache import cached_text_by_noun
 from utils import set_seed
 
 
@@ -37,20 +39,24 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     generator = set_seed(options.seed)
 
     # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
-    clip = create_model(**clip_arguments(options, env))
-    form = adapter_form(recipe)
-    model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
-    adapters = load_adapters(options, model, clip.weight_file, env.world, target)
-    compile_network(model, options, env.device)
-    text = cached_text_features(clip, target.noun, env.precision, options.text_cache)  # [E, 2]
+    method = rival(options, env, target, generator)  # None, but for --method: mvfa/methods/
+    if method is None:
+        clip = create_model(**clip_arguments(options, env))
+        form = adapter_form(recipe)
+        model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
+        text = cached_text_by_noun(clip, [target], env.precision, options.text_cache)  # each [E, 2]
+        more = (options.img_size, clip.weight_file, options.score_levels)
+        method = Mvfa(model, text, recipe, target, *more)
+    adapters = load_adapters(options, method, env.world, target)
+    compile_network(method, options, env.device)
 
     # maps and scores from the text branch alone: there is no memory bank
     test_set = load_test_set(options, target, env.world)
-    test_loader = Loaders(model, options, env).scoring(test_set)
-    predictions = predict(model, test_loader, text, None, **score_arguments(options, target))
+    test_loader = Loaders(method, options, env).scoring(test_set)
+    predictions = predict(method, test_loader, None, maps=options.pictures > 0)
     evaluation = evaluate(predictions, env.world)
     show_aurocs(options, env, evaluation)
-    write_test_results(options, env, clip.weight_file, evaluation, predictions, test_set, adapters)
+    write_test_results(options, env, method, evaluation, predictions, test_set, adapters)
     return evaluation
 
 

@@ -28,7 +28,7 @@ from mvfa.engine import Trainer, predict, train
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.features import FeatureLoader
-from mvfa.forms import adapter_form, clip_arguments, objective, score_arguments
+from mvfa.forms import adapter_form, clip_arguments
 from mvfa.inputs import (
     load_test_set,
     load_training_set,
@@ -39,6 +39,7 @@ from mvfa.inputs import (
 from mvfa.keeper import Keeper
 from mvfa.loaders import Loaders
 from mvfa.locks import exclusive
+from mvfa.methods.mvfa import Mvfa
 from mvfa.packing import packed_steps
 from mvfa.results import show_aurocs, write_training_results
 from mvfa.resume import Progress, records_of
@@ -62,11 +63,12 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     clip = create_model(**clip_arguments(options, env))
     form = adapter_form(recipe)
     model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
-    checkpoint.initialise(model, options.init)
-    compile_network(model, options, env.device)
-    fast_steps = packed_steps(model, options, env)
-    kept = Keeper(model, options, clip.weight_file, env.world, objects)
     text = cached_text_by_noun(clip, objects, env.precision, options.text_cache)  # each [E, 2]
+    method = Mvfa(model, text, recipe, target, options.img_size, clip.weight_file)
+    checkpoint.initialise(method, options.init)
+    compile_network(method, options, env.device)
+    fast_steps = packed_steps(method, options, env)
+    kept = Keeper(method, options, env.world, objects)
 
     # test splits of the other objects to train on; the test split; valid/ of the other objects
     train_set = load_training_set(options, objects[1:], env.world)
@@ -74,16 +76,15 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     valid_sets = load_valid_sets(options, objects[1:], env.world)
 
     # their features up to the first adapter, computed once; the cache goes to the test set first
-    loaders = Loaders(model, options, env)
+    loaders = Loaders(method, options, env)
 
     def score(loader: FeatureLoader, obj: ObjectInfo) -> Evaluation:  # without a memory bank
-        arguments = score_arguments(options, obj)
-        return evaluate(predict(model, loader, text[obj.noun], None, **arguments), env.world)
+        return evaluate(predict(method.aim(obj), loader, None), env.world)
 
     test = partial(score, loaders.scoring(test_set, reused=recipe.select == "test"), target)
     valid = [partial(score, loaders.scoring(data, reused=True), obj) for obj, data in valid_sets]
     train_loader = loaders.training(train_set)
-    trainer = Trainer(model, objective(recipe), options.learning_rate, env.precision)
+    trainer = Trainer(method, options.learning_rate, env.precision)
     selection = Selection(recipe.select, equal_replaces=True)
 
     def assess(epoch: float, step: int, *, last: bool = False) -> None:
@@ -102,13 +103,13 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
         for part in progress.parts(split(order, options.batch_size * env.world.size)):
             assess(epoch + part.done, part.step)
             with fast_steps:
-                part_loss = train(trainer, train_loader, text, part.images, f"epoch {epoch + 1}")
+                part_loss = train(trainer, train_loader, part.images, f"epoch {epoch + 1}")
             progress.loss += part_loss * len(part.images) / len(order)
         progress.losses.append(progress.loss)
         show(f"Loss:  {progress.loss:.6f}", env.world)
     assess(options.epoch, 0, last=True)  # not in the released code
     show_aurocs(options, env, selection.finish(kept, test))
-    return write_training_results(options, env, kept.weights, kept, selection, test_set, progress)
+    return write_training_results(options, env, kept, selection, test_set, progress)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 class Item(NamedTuple):
     """One image of a set."""
 
-    image: Tensor  # [3, S, S] uint8, or float32 in [0, 1]
+    image: Tensor  # [3, S, S] uint8, or float32 in [0, 1]; some methods keep the own size
     mask: bytes  # of `pack_mask`
     position: int  # index in the set
 
@@ -46,3 +47,16 @@ def unpack_masks(packed: Sequence[bytes], side: int) -> Tensor:
     ]  # B times [S * S]
     masks = np.stack(bits).reshape(len(packed), side, side)  # [B, S, S]
     return torch.from_numpy(masks.view(bool))
+
+
+def padded(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return rows of values with zeros behind each, where it is shorter than `shape`."""
+    missing = [max(0, size - own) for size, own in zip(shape, values.shape[1:], strict=True)]
+    ends = [end for size in reversed(missing) for end in (0, size)]
+    return F.pad(values, ends) if any(missing) else values
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Return rows [m, ...] of several parts as one tensor, the shorter ones `padded`."""
+    longest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    return torch.cat([padded(part, longest) for part in parts])

@@ -3,37 +3,67 @@
 Letters: K shots, S image side in pixels.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dataset.catalog import ObjectInfo, existing_folder
 from dataset.folder import ImageSet, Record, list_split, load_image, load_mask
-from dataset.items import Item, pack_mask
+from dataset.items import ImageSource, Item, pack_mask
 from dataset.layout import LABELS, image_folder, list_images
 from dataset.shots import Shots
 from utils import augment
 
 THRESHOLD = 0.5  # of a mask after augmentation
 
+# images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1], to v versions of each
+Versions = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def eleven_versions(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images [11 K, 3, S, S] and masks [11 K, S, S], transform by transform."""
+    return augment(images), augment(masks[:, None])[:, 0]
+
+
+class SupportSource(ImageSource, Protocol):
+    """Shots in `versions` versions each, version by version within a group of one label."""
+
+    versions: int
+
+    @property
+    def normal(self) -> list[int]:
+        """Indices of the normal versions, which the memory bank is built from."""
+        ...
+
+    @property
+    def abnormal(self) -> list[int]:
+        """Indices of the abnormal versions."""
+        ...
+
 
 class Support:
-    """Training images as an ImageSource: 11 K abnormal versions (if any), then 11 K normal ones.
+    """Training images as an ImageSource: v K abnormal versions (if any), then v K normal ones.
 
     Args:
         shots: the images; there is at least one normal one.
         info: the object.
         side: S, the side in pixels that images are resized to.
+        versions: makes the v versions of a group of shots; by default MVFA's eleven.
 
     Attributes:
-        images: [22 K, 3, S, S] float32 in [0, 1].
-        masks: [22 K, S, S] bool.
-        labels: [22 K] float32, 1 abnormal.
+        images: [2 v K, 3, S, S] float32 in [0, 1].
+        masks: [2 v K, S, S] bool.
+        labels: [2 v K] float32, 1 abnormal.
+        versions: v.
 
     """
 
-    def __init__(self, shots: Shots, info: ObjectInfo, side: int) -> None:
+    def __init__(
+        self, shots: Shots, info: ObjectInfo, side: int, versions: Versions = eleven_versions
+    ) -> None:
         self.side = side
         images = []
         masks = []
@@ -41,15 +71,16 @@ class Support:
         for label, records in ((1.0, shots.abnormal), (0.0, shots.normal)):
             if not records:
                 continue
-            group, group_masks = stack_shots(records, side)
-            images.append(augment(group))  # [11 K, 3, S, S]
-            masks.append(augment(group_masks[:, None])[:, 0] > THRESHOLD)  # [11 K, S, S]
+            group, group_masks = versions(*stack_shots(records, side))
+            images.append(group)  # [v K, 3, S, S]
+            masks.append(group_masks > THRESHOLD)  # [v K, S, S]
             labels.append(torch.full((len(images[-1]),), label))
         self.images = torch.cat(images)
         self.masks = torch.cat(masks)
         self.labels = torch.cat(labels)
         self.masked = torch.full((len(self.images),), info.masks)
         self.nouns = [info.noun] * len(self.images)
+        self.versions = len(self.images) // (len(shots.normal) + len(shots.abnormal))
 
     def __len__(self) -> int:
         return len(self.images)

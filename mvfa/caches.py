@@ -14,10 +14,10 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from CLIP.adapter import MVFA
 from dataset.items import ImageSource, Item, pack_mask, unpack_masks
 from mvfa.distributed import World
 from mvfa.memory import available_memory
+from mvfa.methods.base import Method
 
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of reserving, by a file system
 FREE_SHARE = 2  # a store takes at most one in so many bytes of what is free
@@ -32,17 +32,17 @@ class CacheBudget:
     def __init__(self, gigabytes: float, world: World) -> None:
         self.bytes_left = int(gigabytes * 1e9 / world.size)
 
-    def take(self, source: ImageSource, mvfa: MVFA) -> float:
+    def take(self, source: ImageSource, method: Method) -> float:
         """Take what the features of an image set need, as far as it is there; return gigabytes."""
-        taken = min(self.bytes_left, len(source) * feature_bytes(mvfa))
+        taken = min(self.bytes_left, len(source) * feature_bytes(method))
         self.bytes_left -= taken
         return taken / 1e9
 
 
-def feature_bytes(mvfa: MVFA) -> int:
-    """Return the size of one image's features, float32 [1 + N, D]."""
-    visual = mvfa.visual
-    return len(visual.positional_embedding) * visual.width * torch.float32.itemsize
+def feature_bytes(method: Method) -> int:
+    """Return the size of one image's features, float32; 0 where they are not cached."""
+    shape = method.feature_shape
+    return 0 if shape is None else math.prod(shape) * torch.float32.itemsize
 
 
 def allocate(

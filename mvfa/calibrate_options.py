@@ -16,6 +16,7 @@ from mvfa.options import (
     ZERO,
     Options,
     add_machine,
+    add_method,
     add_recipe,
     add_source,
     add_weights,
@@ -120,6 +121,7 @@ def build_parser() -> Parser:
     summary = "Make a detector: adapters, memory bank, text and calibration in one file."
     parser = Parser("calibrate.py", summary, EXAMPLES)
     add_object(parser)
+    add_method(parser)
     add_calibration(parser)
     add_model(parser)
     add_recipe(parser)

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from CLIP.adapter import MVFA
 from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet
+from dataset.medical_few import SupportSource
 from dataset.shots import Shots
 from errors import UserError
 from mvfa.calibration import LEFT_OUT, SOURCES, VALID, scores_by_label
 from mvfa.calibration_set import (
-    VERSIONS,
     CalibrationSet,
     calibration_images,
-    in_image_order,
     leave_one_out,
+    shot_of_rows,
 )
 from mvfa.console import note, show
 from mvfa.distributed import World
@@ -39,9 +38,9 @@ from mvfa.evaluation import (
     joined,
     scan_maps,
 )
-from mvfa.forms import score_arguments
 from mvfa.loaders import Loaders
 from mvfa.memory import large_blocks_returned
+from mvfa.methods.base import Method
 from mvfa.metrics import best_f1
 from mvfa.options import Options
 from mvfa.predictions import Predictions
@@ -144,36 +143,39 @@ def known_values(predictions: Predictions) -> Known:
             threshold = best_f1(pixels.histogram())[1]
         except UserError:  # no abnormal pixel, so no Dice
             threshold = None
-    if predictions.text_scores is not None:
+    if predictions.has_scores:
         scores = fused_scores(predictions.text_scores, predictions.memory_scores, None)[0]
     return Known(constants, scores, threshold)
 
 
 def score_known(
-    known: CalibrationSet, model: MVFA, loaders: Loaders, text: Tensor, bank: Sequence[Tensor]
+    known: CalibrationSet,
+    method: Method,
+    loaders: Loaders,
+    support: SupportSource,
+    bank: Sequence[Tensor],
 ) -> Known:
     """Score the known images; return what they give, on every rank.
 
-    text [E, 2]; bank: L times [M, E], as `build_memory` returns it. A shot is scored with the bank
-    of the others.
+    support: what the bank was built of; bank: L times [M, E], as `build_memory` returns it. A shot
+    is scored with the bank of the others.
     """
     world = loaders.env.world
-    arguments = score_arguments(loaders.options, known.images.records[0].object)
-    arguments["maps"] = False  # objects without masks have constants of their scores only
 
-    def scored(images: ImageSet, own_bank: list[Tensor]) -> Predictions:
-        return predict(model, loaders.scoring(images), text, own_bank, **arguments)
+    def scored(images: ImageSet, own_bank: Sequence[Tensor]) -> Predictions:
+        # objects without masks have constants of their scores only
+        return predict(method, loaders.scoring(images), own_bank)
 
     if known.source != LEFT_OUT:
-        predictions = scored(known.images, list(bank))
+        predictions = scored(known.images, bank)
         if known.source == VALID:
             return world.from_first(partial(known_values, predictions))
         return Known(world.from_first(partial(constants_of, predictions)))
-    versions = VERSIONS * len(known)
-    ordered = in_image_order(bank, versions, loaders.env.test_batch_size, world)
+    size = loaders.env.test_batch_size
+    owners = shot_of_rows(method, support, len(known), size, world)
     singles = [ImageSet([record], known.images.side) for record in known.images.records]
     found = []
-    for images, own_bank in zip(singles, leave_one_out(ordered, len(known)), strict=True):
+    for images, own_bank in zip(singles, leave_one_out(bank, owners, len(known)), strict=True):
         found.append(world.from_first(partial(constants_of, scored(images, own_bank))))
     return Known(joined(found))
 
@@ -200,9 +202,9 @@ def reliability_of(
 def evaluate_calibrated(
     predictions: Predictions,
     known: CalibrationSet | None,
-    model: MVFA,
+    method: Method,
     loaders: Loaders,
-    text: Tensor,
+    support: SupportSource,
     bank: Sequence[Tensor],
 ) -> Calibrated | None:
     """Evaluate a scored test set with the constants of known images; None without any.
@@ -213,7 +215,7 @@ def evaluate_calibrated(
         return None
     world = loaders.env.world
     try:
-        values = score_known(known, model, loaders, text, bank)
+        values = score_known(known, method, loaders, support, bank)
     except UserError as error:  # a file that is cut short, say
         if world.size > 1:  # the other processes wait for this one
             raise

@@ -53,8 +53,8 @@ class Calibration:
     Args:
         source: where the images are from, a key of SOURCES.
         names_sha256: `names_hash` of their file names.
-        text: lowest and highest value of the text branch before fusion.
-        memory: the same of the memory branch; None where there is none.
+        text: lowest and highest value of the text branch before fusion; None where there is none.
+        memory: the same of the memory branch.
         normal_scores: [n] float32, sorted, not clipped.
         abnormal_scores: [m] float32, sorted; m may be 0.
         by: "case" where a score is the maximum over the slices of a case, else "image".
@@ -67,7 +67,7 @@ class Calibration:
 
     source: str
     names_sha256: str
-    text: Range
+    text: Range | None
     memory: Range | None
     normal_scores: Scores
     abnormal_scores: Scores
@@ -90,7 +90,10 @@ class Calibration:
         return {
             "source": self.source,
             "names_sha256": self.names_sha256,
-            "lo_hi": {"text": list(self.text), "memory": self.memory and list(self.memory)},
+            "lo_hi": {
+                "text": self.text and list(self.text),
+                "memory": self.memory and list(self.memory),
+            },
             "by": self.by,
             "selection_used_it": self.selection_used_it,
         }
@@ -108,7 +111,7 @@ class Calibration:
         return cls(
             source=source,
             names_sha256=str(plain["names_sha256"]),
-            text=pair(ranges["text"]),
+            text=None if ranges["text"] is None else pair(ranges["text"]),
             memory=None if ranges["memory"] is None else pair(ranges["memory"]),
             normal_scores=normal,
             abnormal_scores=abnormal,

@@ -3,7 +3,7 @@
 A folder of normal images that the user gives; else the images of `valid/` that are no shots; else
 the normal shots, each left out of the memory bank in turn.
 
-Letters: K normal shots, L levels, M rows of the memory bank, R rows of one image, S image side.
+Letters: K normal shots, L levels, M rows of the memory bank, S image side.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from dataset.cases import listed_cases
 from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet, Record, list_split
 from dataset.layout import LABELS, image_folder, list_images
+from dataset.medical_few import SupportSource
 from dataset.shots import Shots
 from errors import UserError
 from mvfa.calibration import LEFT_OUT, NORMALS, VALID
 from mvfa.distributed import World
 from mvfa.inputs import check_images, note_wide_images
+from mvfa.methods.base import Method
 from mvfa.options import Options
-
-VERSIONS = 11  # augmented versions of a shot (SPEC section 4)
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class CalibrationSet:
         images: the images.
         source: where they are from, a key of `mvfa.calibration.SOURCES`.
         bank: of LEFT_OUT the memory bank of all of them, see `leave_one_out`.
+        owners: of LEFT_OUT which shot each row of the bank is of, [M].
 
     """
 
     images: ImageSet
     source: str
     bank: Sequence[Tensor] | None = None
+    owners: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,12 +53,14 @@ class CalibrationSet:
             yield from [None] * len(self)
             return
         assert self.bank is not None, "shots are left out of a memory bank"
-        yield from leave_one_out(self.bank, len(self))
+        assert self.owners is not None
+        yield from leave_one_out(self.bank, self.owners, len(self))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[Tensor] | None]]:
-        """Yield images [3, S, S] uint8 and their banks."""
+    def pairs(self, method: Method) -> Iterator[tuple[Tensor, list[Tensor] | None]]:
+        """Yield images, uint8 [3, S, S] or as the method reads them, and their banks."""
+        images = method.source(self.images)
         for index, bank in enumerate(self.banks()):
-            yield self.images[index].image, bank
+            yield images[index].image, bank
 
     @property
     def names(self) -> list[str]:
@@ -121,31 +125,30 @@ def calibration_images(
     return images, source
 
 
-def in_image_order(
-    bank: Sequence[Tensor], images: int, size: int, world: World
-) -> Sequence[Tensor]:
-    """Return a memory bank that several processes built, its rows in the order of the images.
+def shot_of_rows(
+    method: Method, images: SupportSource, shots: int, size: int, world: World
+) -> Tensor:
+    """Return which of K normal shots each row of a memory bank is of: [M], in the bank's order.
 
-    bank: L times [M, E], as `build_memory` returns it for `images` images, `size` at a time.
+    images: all versions of the shots, version by version; the bank was built by `world.size`
+    processes, `size` images at a time, as `build_memory` does.
     """
-    if world.size == 1:
-        return bank
     ranks = [World(rank, world.size) for rank in range(world.size)]
-    members = [i for rank in ranks for own, _ in rank.share(range(images), size) for i in own]
-    order = torch.tensor(members).argsort().to(bank[0].device)
-    return [rows.unflatten(0, (images, -1))[order].flatten(0, 1) for rows in bank]
+    order = [i for rank in ranks for own, _ in rank.share(images.normal, size) for i in own]
+    counts = torch.tensor([method.bank_rows(images[i].image) for i in order])
+    first = min(images.normal)
+    owners = torch.tensor([(i - first) % shots for i in order])
+    return owners.repeat_interleave(counts)
 
 
-def leave_one_out(bank: Sequence[Tensor], shots: int) -> Iterator[list[Tensor]]:
-    """Yield, for each of K shots, the memory bank without the shot's augmented versions.
+def leave_one_out(bank: Sequence[Tensor], owners: Tensor, shots: int) -> Iterator[list[Tensor]]:
+    """Yield, for each of K shots, the memory bank without the rows of the shot's versions.
 
-    bank: L times [M, E] of all K shots, M = 11 K R, version by version as `utils.augment` orders
-    them.
+    bank: L times [M, E] of all K shots; owners [M]: of `shot_of_rows`.
     """
     for left_out in range(shots):
-        kept = [shot for shot in range(shots) if shot != left_out]
-        # [M, E] -> [11, K, R, E] -> [11 (K - 1) R, E]
-        yield [rows.unflatten(0, (VERSIONS, shots, -1))[:, kept].flatten(0, 2) for rows in bank]
+        kept = owners != left_out
+        yield [rows[kept.to(rows.device)] for rows in bank]
 
 
 def calibration_set(
@@ -153,6 +156,7 @@ def calibration_set(
     target: ObjectInfo,
     shots: Shots,
     bank: Sequence[Tensor] | None,
+    owners: Tensor | None,
     world: World,
 ) -> CalibrationSet:
     """Return the images to calibrate a detector with. Raises UserError if there are none."""
@@ -163,4 +167,6 @@ def calibration_set(
             "shots; pass --normals DIR, a folder of normal images"
         )
     images, source = found
-    return CalibrationSet(images, source, bank if source == LEFT_OUT else None)
+    if source == LEFT_OUT:
+        return CalibrationSet(images, source, bank, owners)
+    return CalibrationSet(images, source)

@@ -1,55 +1,39 @@
 """Save and load adapters: files that are whole or absent, and that describe themselves (SPEC 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from CLIP.adapter import HEADS, MVFA
 from CLIP.hashing import file_hash
 from CLIP.stored import DamagedError
-from CLIP.weights import check_state
 from dataset.catalog import ObjectInfo
 from dataset.shots import Shots
 from errors import UserError
 from mvfa import own_files
 from mvfa.console import note
 from mvfa.distributed import World
+from mvfa.methods.base import Method
+from mvfa.methods.catalog import METHODS, MVFA
 from mvfa.options import FEW, STATE_SUFFIX, Options
 from mvfa.recipe import SCORING_FIELDS
 from mvfa.versions import commit
 from utils import write_whole
 
 FORMAT = 1
-KEYS = tuple(f"{head}_adapters" for head in HEADS)
 
 Adapters = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Adapter matrices by head, and the file's description of itself; the authors' have none."""
+    """Tensors by group (of adapters), and the file's description of itself; others' have none."""
 
     adapters: Adapters
     about: dict[str, Any]
     path: Path
-
-
-def adapter_state(model: MVFA) -> dict[str, dict[str, Tensor]]:
-    """Return copies of the adapter matrices by head, on the CPU."""
-    state = {}
-    for head, key in zip(HEADS, KEYS, strict=True):
-        matrices = model.adapters(head).state_dict()
-        state[key] = {name: value.detach().cpu().clone() for name, value in matrices.items()}
-    return state
-
-
-def restore(model: MVFA, adapters: Adapters) -> None:
-    """Put matrices that `adapter_state` returned back into their model."""
-    for head, key in zip(HEADS, KEYS, strict=True):
-        model.adapters(head).load_state_dict(dict(adapters[key]))
 
 
 def flat_adapters(adapters: Adapters) -> dict[str, Tensor]:
@@ -63,21 +47,21 @@ def flat_adapters(adapters: Adapters) -> dict[str, Tensor]:
 
 def split_adapters(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Return what `flat_adapters` was given."""
-    adapters: dict[str, dict[str, Tensor]] = {key: {} for key in KEYS}
+    adapters: dict[str, dict[str, Tensor]] = {}
     for name, matrix in flat.items():
         key, _, rest = name.partition(".")
-        adapters[key][rest] = matrix
+        adapters.setdefault(key, {})[rest] = matrix
     return adapters
 
 
 def save(path: Path, adapters: Adapters, about: Mapping[str, Any]) -> None:
-    """Write a checkpoint: the two keys of the authors' files, and `about`, its description."""
+    """Write a checkpoint: the groups of the authors' files, and `about`, its description."""
     data = own_files.encode(adapters, {"format": FORMAT, "commit": commit(), **about})
     write_whole(path, lambda partial: partial.write_bytes(data))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, own or the authors'.
+def load(path: Path, keys: Sequence[str]) -> Checkpoint:
+    """Read a checkpoint, own or the authors', of a method with these groups (`Method.keys`).
 
     Raises UserError if it is missing, damaged, of another format or another file.
     """
@@ -88,44 +72,50 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"no checkpoint {path}; {remedy}")
     remedy = "train it again or copy it again"
     try:
-        groups, about, digest = own_files.read(path, KEYS)
+        groups, about, digest = own_files.read(path, keys)
     except (DamagedError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a readable checkpoint ({reason}); {remedy}") from error
     if digest is None and "ended" in about:  # no older file has this entry
         raise UserError(f"{path} is not a readable checkpoint (it has lost its digest); {remedy}")
-    if not all(key in groups for key in KEYS):
-        raise UserError(f"{path} is no MVFA checkpoint: it needs the keys {' and '.join(KEYS)}")
+    if not all(key in groups for key in keys):
+        title = next(info.title for info in METHODS.values() if info.keys == tuple(keys))
+        raise UserError(f"{path} is no {title} checkpoint: it needs the keys {' and '.join(keys)}")
     if about.get("format", FORMAT) != FORMAT:
         written = about["format"]
         raise UserError(
             f"{path} is a checkpoint of format {written!r}, this program reads format {FORMAT}; "
             "train it again"
         )
-    return Checkpoint({key: groups[key] for key in KEYS}, about, path)
+    return Checkpoint({key: groups[key] for key in keys}, about, path)
 
 
-def apply(model: MVFA, checkpoint: Checkpoint) -> None:
-    """Put the matrices of a checkpoint into a model. Raises UserError unless all of them fit."""
-    for head, key in zip(HEADS, KEYS, strict=True):
-        expected = model.adapters(head).state_dict()
-        name = f"the {head} adapters of {checkpoint.path}"
-        check_state(checkpoint.adapters[key], expected, name)
-    restore(model, checkpoint.adapters)
+def readable(path: Path, keys: Sequence[str]) -> bool:
+    """Return whether a checkpoint of a method with these groups can be read."""
+    try:
+        load(path, keys)
+    except UserError:
+        return False
+    return True
 
 
-def initialise(model: MVFA, path: Path | None) -> None:
+def apply(method: Method, checkpoint: Checkpoint) -> None:
+    """Put the tensors of a checkpoint into a method. Raises UserError unless all of them fit."""
+    method.restore(method.check(checkpoint.adapters, checkpoint.path))
+
+
+def initialise(method: Method, path: Path | None) -> None:
     """Start from the adapters of a checkpoint, of --init, if there is one. Raises UserError."""
     if path is not None:
-        apply(model, load(path))
+        apply(method, load(path, method.keys))
 
 
-def check_replaceable(path: Path) -> None:
+def check_replaceable(path: Path, keys: Sequence[str]) -> None:
     """Raise UserError if a file that this program did not write would be replaced."""
     if not path.exists():
         return
     try:
-        own = "format" in load(path).about
+        own = "format" in load(path, keys).about
     except UserError:
         own = False
     if not own:
@@ -137,7 +127,8 @@ def check_replaceable(path: Path) -> None:
 
 def description(options: Options, weights: Path, target: ObjectInfo) -> dict[str, Any]:
     """Return what a checkpoint must agree with to be used by a run."""
-    about: dict[str, Any] = {"setting": options.adapters_setting, "object": options.obj}
+    about: dict[str, Any] = {"method": options.method, "setting": options.adapters_setting}
+    about["object"] = options.obj
     about |= {"noun": target.noun, "intensity": str(target.intensity)}
     if options.adapters_setting == FEW:
         about["shot"] = options.shot
@@ -176,12 +167,15 @@ def find_adapters(options: Options, world: World) -> Path:
     """Return the file of the adapters to test: --ckpt, or the first that exists of three names.
 
     These are the run's own checkpoint and, in few-shot, <obj>.pth, as the authors name theirs, and
-    <obj>_<K>.pth, as the reproducibility study does. Says which one is taken if there are several.
+    <obj>_<K>.pth, as the reproducibility study does (of MadCLIP <obj>.tar.pth, as one is). Says
+    which one is taken if there are several.
     """
     if options.ckpt is not None:
         return options.ckpt
     names = [options.checkpoint.name]
-    if options.adapters_setting == FEW:
+    if options.method != MVFA:
+        names += [f"{options.obj}.pth", f"{options.obj}.tar.pth"]
+    elif options.adapters_setting == FEW:
         names += [f"{options.obj}.pth", f"{options.obj}_{options.shot}.pth"]
     existing = [options.save_path / name for name in names if (options.save_path / name).is_file()]
     if len(existing) > 1:
@@ -193,28 +187,29 @@ def find_adapters(options: Options, world: World) -> Path:
 
 def load_adapters(
     options: Options,
-    model: MVFA,
-    weights: Path,
+    method: Method,
     world: World,
     target: ObjectInfo,
     shots: Shots | None = None,
-) -> Path:
-    """Load the adapters to test into a model; return their file.
+) -> Path | None:
+    """Load the adapters to test into a method; return their file, None if it has none.
 
     A checkpoint of another object, noun, intensity, image size, recipe, backbone or (with `shots`)
     of other shots is refused unless --ckpt names it; then a remark says so, and so for a training
     that did not end. Raises UserError.
     """
+    if not method.keys:
+        return None
     path = find_adapters(options, world)
-    checkpoint = load(path)
-    expected = description(options, weights, target)
+    checkpoint = load(path, method.keys)
+    expected = description(options, method.weights, target)
     if shots is not None and options.adapters_setting == FEW:
         expected["shots"] = shots.names()
     different = difference(checkpoint, expected)
     if different and options.ckpt is None:
         remedy = "train again, or pass the file with --ckpt to use it anyway"
         raise UserError(f"{different}; {remedy}")
-    apply(model, checkpoint)
+    apply(method, checkpoint)
     if different:
         note(f"{different}; it is used because --ckpt names it", world)
     note_ending(checkpoint, world)

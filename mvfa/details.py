@@ -152,9 +152,10 @@ def pixel_details(histogram: Histogram, threshold: float | None) -> dict[str, An
 def measure_pixels(predictions: Predictions, threshold: float | None) -> dict[str, Any]:
     """Return metrics of the pixels of a test set with masks, by branch.
 
-    Without a memory branch, "both" is "text".
+    A branch that the method does not have is None; "both" is then the other one.
     """
-    used = BRANCHES if predictions.distance is not None else BRANCHES[:1]
+    there = (predictions.logits is not None, predictions.distance is not None)
+    used = BRANCHES if all(there) else BRANCHES[:1] if there[0] else BRANCHES[1:2]
     histograms = {branch: StreamingHistogram() for branch in used}
     for block, maps in Maps(predictions):
         masks = predictions.block_masks(block)
@@ -167,7 +168,7 @@ def measure_pixels(predictions: Predictions, threshold: float | None) -> dict[st
     details: dict[str, Any] = dict.fromkeys(BRANCHES)
     for branch, histogram in histograms.items():
         details[branch] = pixel_details(histogram.histogram(), threshold)
-    details["both"] = details["both"] or details["text"]
+    details["both"] = details["both"] or details["text"] or details["memory"]
     return details
 
 
@@ -184,7 +185,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return all metrics of a scored test set, by images and (with masks) by pixels.
 
-    Each is there for the branches text, memory and both; memory is None in zero-shot. `cases` and
+    Each is there for the branches text, memory and both; one that the method does not have is None,
+    and both is the other. `cases` and
     `slices` hold the case and the slice number of each image, None where one is unknown; empty:
     none is known.
     """
@@ -197,10 +199,13 @@ def measure(
             **case_details(scores, labels, cases, slices, resamples, seed),
         }
 
-    images: dict[str, Any] = {"text": of_images(evaluation.text_scores), "memory": None}
-    images["both"] = images["text"]
-    if evaluation.memory_scores is not None:
-        images["memory"] = of_images(evaluation.memory_scores)
+    text = evaluation.text_scores
+    memory = evaluation.memory_scores
+    images: dict[str, Any] = dict.fromkeys(BRANCHES)
+    images["text"] = None if text is None else of_images(text)
+    images["memory"] = None if memory is None else of_images(memory)
+    images["both"] = images["text"] or images["memory"]
+    if images["text"] and images["memory"]:
         images["both"] = of_images(evaluation.scores)
     with_masks = predictions.masks is not None
     return {

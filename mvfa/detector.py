@@ -7,7 +7,7 @@
 
 Constants of the scores come from a calibration set (docs/calibration.md), so an image's score does
 not depend on other images. Letters: B images, S image side, H and W of an image, L levels, M rows
-of the memory bank, E text width.
+of the memory bank, E token width.
 """
 
 from argparse import ArgumentTypeError
@@ -22,34 +22,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from CLIP.adapter import MVFA
-from CLIP.weights import create_model
-from dataset.pixels import pixels_to_rgb, read_rgb, square
+from dataset.pixels import pixels_to_rgb, read_rgb
 from errors import UserError
-from mvfa import scoring
 from mvfa.calibration import Calibration, Threshold, default_rule, p_value, rank, threshold
-from mvfa.checkpoint import adapter_state
 from mvfa.detector_description import damaged
-from mvfa.detector_file import read_description, read_tensors, write_detector
+from mvfa.detector_file import Later, read_description, read_tensors, write_detector
 from mvfa.detector_result import Array, Range, Raw, Result, array_pixels
-from mvfa.detector_settings import (
-    Settings,
-    calibrated,
-    check_backbone,
-    model_of,
-    text_and_bank,
-)
+from mvfa.detector_settings import Settings, bank_of, calibrated, check_backbone
 from mvfa.distributed import World
-from mvfa.engine import score_batch
 from mvfa.evaluation import fuse
-from mvfa.features import prepare
-from mvfa.forms import score_form
 from mvfa.halving import Halving
 from mvfa.memory import tune_process
-from mvfa.predictions import ScoreForm
+from mvfa.methods.base import Images, Method, Source
+from mvfa.methods.making import load_method
 
 Picture = str | Path | Image.Image | Array
-PatchValues = Callable[[Tensor], list[dict[str, Tensor]]]
+PatchValues = Callable[[Images], list[dict[str, Tensor]]]
 
 BATCH = {"cpu": 1, "cuda": 32}  # images scored at once; on a CPU more are not faster
 
@@ -58,9 +46,8 @@ class Detector:
     """A trained and calibrated model of one object.
 
     Args:
-        model: the vision tower with trained adapters.
-        text: text features [E, 2] of the object's noun.
-        bank: L times [M, E] of norm 1; None in zero-shot.
+        method: the backbone with what was trained on it (mvfa/methods/).
+        bank: L times [M, E] of norm 1; None without a memory branch.
         settings: what it is.
 
     Attributes:
@@ -70,12 +57,9 @@ class Detector:
 
     """
 
-    def __init__(
-        self, model: MVFA, text: Tensor, bank: Sequence[Tensor] | None, settings: Settings
-    ) -> None:
-        self.model = model
-        self.device = model.visual.class_embedding.device
-        self.text = text.to(self.device)
+    def __init__(self, method: Method, bank: Sequence[Tensor] | None, settings: Settings) -> None:
+        self.method = method
+        self.device = method.device
         self.bank = None if bank is None else [level.to(self.device) for level in bank]
         self.settings = settings
         self.about: dict[str, Any] = {}
@@ -89,12 +73,7 @@ class Detector:
     def save(self, path: Path) -> None:
         """Write the detector's file: tensors and description. Raises OSError."""
         assert self.calibration is not None, "a detector is calibrated before it is saved"
-        tensors = {
-            f"{head}.{name}": values
-            for head, state in adapter_state(self.model).items()
-            for name, values in state.items()
-        }
-        tensors["text"] = self.text
+        tensors = self.method.tensors()
         for level, rows in enumerate(self.bank or ()):
             tensors[f"bank.{level}"] = rows
         for name in ("normal_scores", "abnormal_scores"):
@@ -114,18 +93,18 @@ class Detector:
         threshold: str | None = None,
         late: bool = False,
     ) -> "Detector":
-        """Load a detector and the CLIP that it was made with.
+        """Load a detector and the backbone that it was made with.
 
         Args:
             path: a file that `save` or calibrate.py wrote.
-            clip_path: file of the CLIP weights; None: where the model's published file lies.
+            clip_path: file of the backbone's weights; None: where the published file lies.
             device: of the network.
             precision: of the backbone's products; None: that of the calibration.
             threshold: rule, as `set_threshold`; None: the calibration's default.
             late: for a single image, which is scored earlier (CLIP.late).
 
         Raises:
-            UserError: a file is missing or damaged, the CLIP weights are not those that the
+            UserError: a file is missing or damaged, the weights are not those that the
                 detector was made with, or the calibration does not allow the threshold.
 
         """
@@ -137,22 +116,15 @@ class Detector:
             raise damaged(path, "its description cannot be read") from error
         clip_file = None if clip_path is None else Path(clip_path)
         tune_process()  # as the scripts do, so that scores are theirs to the last bit
-        with ThreadPoolExecutor(1) as pool:  # both take time, and neither needs the other
-            reading = pool.submit(read_tensors, path, about)
-            clip = create_model(
-                settings.model_name,
-                clip_file,
-                image_size=settings.img_size,
-                activation=settings.recipe.activation,
-                device=device,
-                precision=precision or settings.precision,
-                hash_known=True,  # compared by check_backbone
-                late=late,
-            )
-            tensors = reading.result()
+        source = Source(
+            path, clip_file, torch.device(device), precision or settings.precision, late
+        )
+        with ThreadPoolExecutor(1) as pool:  # reading takes time, and so does the backbone
+            tensors = Later(pool.submit(read_tensors, path, about))
+            method = load_method(settings, tensors, source)
         check_backbone(settings, path, clip_file)
-        model = model_of(clip, settings, tensors, path)
-        detector = cls(model, *text_and_bank(tensors, settings, path), settings)
+        method.prepare_scores()
+        detector = cls(method, bank_of(tensors, settings, method.bank_levels, path), settings)
         detector.about = {k: v for k, v in about.items() if k not in settings.as_dict()}
         detector.calibrate(*calibrated(tensors, about, path, threshold))
         return detector
@@ -179,28 +151,24 @@ class Detector:
     # ---------------------------------------------------------------- scores
 
     @property
-    def form(self) -> ScoreForm:
-        """How features become scores."""
-        return score_form(self.settings.recipe)
-
-    @property
-    def fused_map_scores(self) -> bool:
-        """Whether an image's score is the maximum of its fused map: for objects with masks."""
-        few = self.bank is not None
-        return self.settings.masks and few and self.settings.recipe.image_score == "mean"
+    def map_scores(self) -> bool:
+        """Whether an image's score is the maximum of its map: then a threshold serves both."""
+        return self.method.map_scores(few=self.bank is not None)
 
     @torch.no_grad()
     def patch_values(
-        self, images: Tensor, bank: Sequence[Tensor] | None = None
+        self, images: Images, bank: Sequence[Tensor] | None = None
     ) -> list[dict[str, Tensor]]:
-        """Return the patch values (engine.score_batch) of each of some images [B, 3, S, S] uint8.
+        """Return the patch values (`Method.score`) of each of some images, uint8.
 
-        On a CPU they are computed one by one, so that a score depends on its image alone, to the
-        last bit. `bank` takes the place of the detector's (leave-one-out).
+        images: [B, 3, S, S], or B of the sizes that the method wants (`Method.fit`). On a CPU they
+        are computed one by one, so that a score depends on its image alone, to the last bit. `bank`
+        takes the place of the detector's (leave-one-out).
         """
         found = []
         run = partial(self._values, self.bank if bank is None else bank)
-        for batch in images.split(BATCH.get(self.device.type, 1)):
+        size = BATCH.get(self.device.type, 1)
+        for batch in (images[first : first + size] for first in range(0, len(images), size)):
             for rows, values in self.halving(run, batch):
                 on_host = {name: tensor.cpu() for name, tensor in values.items()}
                 found += [
@@ -209,32 +177,25 @@ class Detector:
                 ]
         return found
 
-    def _values(self, bank: Sequence[Tensor] | None, images: Tensor) -> dict[str, Tensor]:
-        """Return what `engine.score_batch` returns for images [B, 3, S, S] uint8."""
-        pixels = prepare(images, self.device, self.settings.recipe.scaling)
-        return score_batch(
-            self.model,
-            self.model.stem(pixels),
-            self.text,
-            bank,
-            masks=self.settings.masks,
-            form=self.form,
-            side=self.settings.img_size,
-            maps=True,
-        )
+    def _values(self, bank: Sequence[Tensor] | None, images: Images) -> dict[str, Tensor]:
+        """Return what `Method.score` returns for images."""
+        return self.method.score(self.method.features(images), bank, maps=True)
 
     def raw(self, values: Mapping[str, Tensor]) -> Raw:
         """Return the maps and scores, before fusion, of one image's patch values."""
         side = self.settings.img_size
-        memory = None
+        form = self.method.form
+        text = memory = None
+        if "logits" in values:
+            text = form.text_map(values["logits"], side)[0]  # [S, S]
         if "distance" in values:
-            memory = scoring.memory_map(values["distance"], side)[0]  # [S, S]
+            memory = form.memory_map(values["distance"], values.get("sizes"), side)[0]
         scores = {
             name: values[name][0] if name in values else None
             for name in ("text_scores", "memory_scores")
         }
         return Raw(
-            text_map=scoring.text_map(values["logits"], side, self.form.level_reduction)[0],
+            text_map=text,
             memory_map=memory,
             text_score=scores["text_scores"],
             memory_score=scores["memory_scores"],
@@ -246,7 +207,7 @@ class Detector:
         fused = fuse(
             raw.text_map, raw.memory_map, self.map_ranges["text"], self.map_ranges["memory"]
         )
-        if raw.text_score is None:
+        if not raw.has_score:
             return float(fused.max()), fused
         calibration = self.calibration
         score = fuse(raw.text_score, raw.memory_score, calibration.text, calibration.memory)
@@ -270,7 +231,7 @@ class Detector:
             scored_map=fused.numpy(),
             image=image,
             span=span,
-            masks=self.fused_map_scores,
+            masks=self.map_scores,
         )
 
     def results(
@@ -279,7 +240,9 @@ class Detector:
         """Return the results of RGB images; `patch_values` takes the place of the method."""
         if not images:
             return []
-        pixels = torch.stack([square(image, self.settings.img_size) for image in images])
+        pixels: Images = [self.method.fit(image) for image in images]
+        if len({tensor.shape for tensor in pixels}) == 1:
+            pixels = torch.stack(list(pixels))
         values = (patch_values or self.patch_values)(pixels)
         return [self.result(self.raw(v), image) for v, image in zip(values, images, strict=True)]
 

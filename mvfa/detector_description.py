@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from mvfa.methods.catalog import METHODS
 from mvfa.options import FEW, PRECISIONS, ZERO
 from mvfa.recipe import CHOICES, FIELDS
 from mvfa.schema import (
@@ -28,7 +29,7 @@ RANGE = Many(finite, 2)
 CALIBRATION: Mapping[str, Schema] = {
     "source": text,
     "names_sha256": text,
-    "lo_hi": Entries({"text": RANGE, "memory": RANGE}, ("text",), ("memory",)),
+    "lo_hi": Entries({"text": RANGE, "memory": RANGE}, (), ("text", "memory")),
     "by": text,
     "selection_used_it": truth,
 }
@@ -48,11 +49,16 @@ ENTRIES: Mapping[str, Schema] = {
     "intensity": text,
     "calibration": Entries(CALIBRATION, tuple(CALIBRATION)),
     "map_ranges": Entries(
-        {"text": RANGE, "memory": RANGE, "fused": RANGE}, ("text", "fused"), ("memory",)
+        {"text": RANGE, "memory": RANGE, "fused": RANGE}, ("fused",), ("text", "memory")
     ),
     "tensors_sha256": text,
 }
-DESCRIPTION = Entries({**ENTRIES, "model_name": text}, tuple(ENTRIES), ("model_name",))
+OPTIONAL: Mapping[str, Schema] = {  # older files do not have the last two
+    "model_name": text,
+    "method": one_of(*METHODS),
+    "method_settings": mapping,
+}
+DESCRIPTION = Entries({**ENTRIES, **OPTIONAL}, tuple(ENTRIES), ("model_name",))
 
 
 def moderate(value: Any) -> bool:

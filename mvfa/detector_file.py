@@ -8,7 +8,7 @@ imported.
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,22 @@ def ordered(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+class Later(Mapping[str, "Tensor"]):
+    """Tensors by name that are read in the background: the first use waits for them."""
+
+    def __init__(self, reading: "Future[dict[str, Tensor]]") -> None:
+        self.reading = reading
+
+    def __getitem__(self, name: str) -> "Tensor":
+        return self.reading.result()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.reading.result())
+
+    def __len__(self) -> int:
+        return len(self.reading.result())
 
 
 def write_detector(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from CLIP.hashing import file_hash, sha256
-from CLIP.model import CLIP
 from dataset.catalog import ObjectInfo
 from dataset.shots import Shots
 from errors import UserError
@@ -24,15 +23,15 @@ from mvfa.detector_settings import Settings
 from mvfa.distributed import World
 from mvfa.environment import Environment
 from mvfa.evaluation import fuse
+from mvfa.methods.base import Method
 from mvfa.options import Options
 from mvfa.versions import commit, versions
 
 HERE = World()
 
 
-def settings_of(options: Options, target: ObjectInfo, clip: CLIP, env: Environment) -> Settings:
+def settings_of(options: Options, target: ObjectInfo, method: Method, env: Environment) -> Settings:
     """Return what a detector of these options is."""
-    assert clip.file is not None
     kind = "normal" if options.abnormal_shot == 0 else options.setting
     return Settings(
         object=target.name,
@@ -41,28 +40,32 @@ def settings_of(options: Options, target: ObjectInfo, clip: CLIP, env: Environme
         setting=kind,
         shot=options.shot,
         features_list=tuple(options.features_list),
-        embed_dim=clip.config.embed_dim,
+        embed_dim=method.embed_dim,
         recipe=options.recipe,
         img_size=options.img_size,
         precision=env.precision,
         model_name=options.model_name,
-        weights={"file": clip.file.name, "sha256": file_hash(clip.file)},
+        weights={"file": method.weights.name, "sha256": file_hash(method.weights)},
         prepare=options.prepare,
         intensity=target.intensity,
+        method=options.method,
+        method_settings=method.settings(),
     )
 
 
-def selection_of(adapters: Path) -> str:
-    """Return the rule that chose the epoch of a checkpoint; "" if the file does not say."""
-    options = load(adapters).about.get("options")
+def selection_of(adapters: Path | None, method: Method) -> str:
+    """Return the rule that chose the epoch of a checkpoint; "" if there is none that says so."""
+    if adapters is None:
+        return ""
+    options = load(adapters, method.keys).about.get("options")
     recipe = options.get("recipe") if isinstance(options, dict) else None
     return str(recipe.get("select", "")) if isinstance(recipe, dict) else ""
 
 
-def origin(options: Options, adapters: Path, shots: Shots) -> dict[str, Any]:
+def origin(options: Options, adapters: Path | None, shots: Shots) -> dict[str, Any]:
     """Return where a detector comes from, for its file."""
     return {
-        "adapters": {"file": adapters.name, "sha256": sha256(adapters)},
+        "adapters": adapters and {"file": adapters.name, "sha256": sha256(adapters)},
         "shots": shots.names(),
         "seed": options.seed,
         "versions": versions(),
@@ -102,7 +105,7 @@ def calibrate(detector: Detector, known: CalibrationSet, selection: str) -> Cali
     spans = Spans()
     values = []
     with progress(len(known), "calibrate", "image", HERE) as bar:
-        for image, bank in known:
+        for image, bank in known.pairs(detector.method):
             values += detector.patch_values(image[None], bank)
             raw = detector.raw(values[-1])
             spans.add("text", raw.text_map)
@@ -112,11 +115,9 @@ def calibrate(detector: Detector, known: CalibrationSet, selection: str) -> Cali
             bar.update()
     if not all(math.isfinite(end) for span in spans.found.values() for end in span):
         raise UserError("the scores of the calibration are not finite; use --precision fp32")
-    kinds = (
-        ("text", "memory") if spans.get("text_score") is None else ("text_score", "memory_score")
-    )
+    has_score = detector.raw(values[-1]).has_score
+    kinds = ("text_score", "memory_score") if has_score else ("text", "memory")
     text, memory = (spans.get(kind) for kind in kinds)
-    assert text is not None
     ranges = {"text": spans.get("text"), "memory": spans.get("memory")}
     scores = []
     for one in values:
@@ -124,7 +125,7 @@ def calibrate(detector: Detector, known: CalibrationSet, selection: str) -> Cali
         fused = fuse(raw.text_map, raw.memory_map, ranges["text"], ranges["memory"])
         spans.add("fused", fused)
         score = fused.max()
-        if raw.text_score is not None:
+        if raw.has_score:
             score = fuse(raw.text_score, raw.memory_score, text, memory)
         scores.append(float(score))
     ranges["fused"] = spans.get("fused")
@@ -134,7 +135,11 @@ def calibrate(detector: Detector, known: CalibrationSet, selection: str) -> Cali
 
 
 def make_calibration(
-    known: CalibrationSet, scores: list[float], text: Range, memory: Range | None, selection: str
+    known: CalibrationSet,
+    scores: list[float],
+    text: Range | None,
+    memory: Range | None,
+    selection: str,
 ) -> Calibration:
     """Return the calibration of scores [n]: one a case where cases are known (C2)."""
     pattern = known.images.records[0].object.cases

@@ -21,15 +21,21 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Raw:
-    """Maps [S, S] and scores of one image before fusion; memory is None in zero-shot.
+    """Maps [S, S] and scores of one image before fusion.
 
-    The scores are None where the image score is the maximum of the fused map.
+    Those of a branch that the method does not have are None; the scores also where the image score
+    is the maximum of the fused map.
     """
 
-    text_map: Tensor
+    text_map: Tensor | None
     memory_map: Tensor | None
     text_score: Tensor | None
     memory_score: Tensor | None
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the image has a score of its own."""
+        return self.text_score is not None or self.memory_score is not None
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,24 @@
 """What a detector is besides its tensors, what its file holds, and where that belongs.
 
-Letters: L levels, M rows of the memory bank, E text width.
+Letters: L levels, M rows of the memory bank, E token width.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from CLIP.adapter import MVFA
 from CLIP.hashing import file_hash
-from CLIP.model import CLIP
-from CLIP.undrawn import Undrawn
 from CLIP.weight_files import weight_path
-from CLIP.weights import check_state
 from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.calibration import Calibration, Threshold, default_rule, pair, threshold
-from mvfa.checkpoint import Adapters, adapter_state
 from mvfa.detector_description import damaged
 from mvfa.detector_result import Range
-from mvfa.forms import adapter_form
+from mvfa.methods.catalog import MVFA
+from mvfa.options import ZERO
 from mvfa.recipe import Recipe
 
 
@@ -36,7 +32,7 @@ class Settings:
     setting: str  # "few", "zero" or "normal" (normal shots with zero-shot adapters)
     shot: int
     features_list: tuple[int, ...]
-    embed_dim: int
+    embed_dim: int  # E
     recipe: Recipe
     img_size: int
     precision: str
@@ -44,11 +40,14 @@ class Settings:
     weights: Mapping[str, Any]  # name and SHA-256 of the backbone's file
     prepare: str
     intensity: Intensity
+    method: str = MVFA
+    method_settings: Mapping[str, Any] = field(default_factory=dict)  # of `Method.settings`
 
     @classmethod
     def from_description(cls, about: Mapping[str, Any]) -> "Settings":
         """Return the settings that a detector's description names."""
-        values = {name: about[name] for name in cls.__dataclass_fields__}
+        # older files have neither a method nor its settings
+        values = {name: about[name] for name in cls.__dataclass_fields__ if name in about}
         values["features_list"] = tuple(values["features_list"])
         values["recipe"] = Recipe(**values["recipe"])
         values["intensity"] = intensity(values["intensity"])
@@ -63,14 +62,14 @@ class Settings:
         return plain
 
 
-def map_ranges(plain: Mapping[str, Any], *, few: bool) -> dict[str, Range | None]:
-    """Return the ranges of a detector's maps; `few`: whether it has a memory branch.
+def map_ranges(plain: Mapping[str, Any]) -> dict[str, Range | None]:
+    """Return the ranges of a detector's maps, None of a branch that it does not have.
 
     Raises KeyError, TypeError or ValueError for values that cannot be ranges.
     """
     return {
-        "text": pair(plain["text"]),
-        "memory": pair(plain["memory"]) if few else None,
+        "text": None if plain["text"] is None else pair(plain["text"]),
+        "memory": None if plain["memory"] is None else pair(plain["memory"]),
         "fused": pair(plain["fused"]),
     }
 
@@ -98,7 +97,7 @@ def calibrated(
         scores.append(tensors[name].numpy())
     try:
         calibration = Calibration.from_dict(about["calibration"], *scores)
-        ranges = map_ranges(about["map_ranges"], few=about["setting"] != "zero")
+        ranges = map_ranges(about["map_ranges"])
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, "its calibration cannot be read") from error
     found = threshold(rule or default_rule(calibration)[0], calibration)
@@ -106,7 +105,7 @@ def calibrated(
 
 
 def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:
-    """Raise UserError unless the CLIP weights are those that a detector was made with."""
+    """Raise UserError unless the weights are those that a detector was made with."""
     file = weight_path(settings.model_name, clip_path)
     needed = str(settings.weights["sha256"])
     if file_hash(file) != needed:
@@ -116,36 +115,18 @@ def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> No
         )
 
 
-def model_of(clip: CLIP, settings: Settings, tensors: Mapping[str, Tensor], path: Path) -> MVFA:
-    """Return a detector's model: the vision tower and its adapters. UserError unless all fit."""
-    with Undrawn():
-        model = MVFA(
-            clip.visual,
-            settings.embed_dim,
-            settings.features_list,
-            adapter_form(settings.recipe),
-        )
-    state: Adapters = adapter_state(model)
-    for key, expected in state.items():
-        prefix = f"{key}."
-        own = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-        check_state(own, expected, f"the {key} of {path}")
-        getattr(model, key).load_state_dict(own, assign=True)
-    return model
+def bank_of(
+    tensors: Mapping[str, Tensor], settings: Settings, levels: int, path: Path
+) -> list[Tensor] | None:
+    """Return the memory bank of a detector whose method has one of some levels (0: none).
 
-
-def text_and_bank(
-    tensors: Mapping[str, Tensor], settings: Settings, path: Path
-) -> tuple[Tensor, list[Tensor] | None]:
-    """Return text features and memory bank of a detector. Raises UserError if they do not fit."""
-    width = settings.embed_dim
-    text = tensors.get("text")
-    if text is None or text.shape != (width, 2):
-        raise damaged(path, "its text features have another shape")
-    levels = len(settings.features_list)
+    None in zero-shot. Raises UserError if the bank is damaged.
+    """
+    expected = 0 if settings.setting == ZERO else levels
     bank = [tensors[f"bank.{i}"] for i in range(levels) if f"bank.{i}" in tensors]
-    if len(bank) != (0 if settings.setting == "zero" else levels):
+    if len(bank) != expected:
         raise damaged(path, f"it has {len(bank)} levels of a memory bank")
+    width = settings.embed_dim
     if any(rows.ndim != 2 or rows.shape[1] != width or not len(rows) for rows in bank):
         raise damaged(path, "its memory bank has another shape")
-    return text, bank or None
+    return bank or None

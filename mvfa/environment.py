@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from CLIP.adapter import MVFA
 from errors import UserError
 from mvfa.console import note
 from mvfa.distributed import World, join
 from mvfa.locks import hold_file, hold_folder
 from mvfa.memory import shared_memory, tune_process
+from mvfa.methods.base import Method
 from mvfa.options import Options
 from mvfa.run_files import FILES
 from utils import choose_device, writable
@@ -100,8 +100,8 @@ def hold_outputs(options: Options) -> None:
         hold_file(options.checkpoint, "--save_path DIR")
 
 
-def compile_network(model: MVFA, options: Options, device: torch.device) -> None:
-    """Compile a model with torch.compile if --compile asks for it.
+def compile_network(method: Method, options: Options, device: torch.device) -> None:
+    """Compile what follows a method's features with torch.compile if --compile asks for it.
 
     Raises UserError where there is no compiler for it.
     """
@@ -110,4 +110,4 @@ def compile_network(model: MVFA, options: Options, device: torch.device) -> None
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         remedy = "install g++ or leave the flag out"
         raise UserError(f"--compile yes needs a C++ compiler on a CPU; {remedy}")
-    model.compile()
+    method.compile_network()

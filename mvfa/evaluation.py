@@ -25,6 +25,7 @@ FUSION = (0.5, 0.5)  # weights of the text and the memory branch
 BLOCK = 8  # images whose full-size maps exist at once
 
 Range = tuple[float, float]
+Three = tuple[Tensor | None, Tensor | None, Tensor]  # of text, of memory, final
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class Evaluation:
     """Scores [n] float32 on the CPU, each in [0, 1] after min-max over the test set, and AUROCs.
 
     AUROCs are fractions; pixel_bound is the most by which pixel_auroc can differ from the exact
-    value. memory_scores is None in zero-shot, pixel_auroc and pixel_bound where there are no masks.
+    value. text_scores or memory_scores is None where the method does not have that branch (memory:
+    in zero-shot), pixel_auroc and pixel_bound where there are no masks.
 
     With constants, factor * scores + addend are the scores that these give, as a detector has them,
     and pixel_dice is the Dice of all pixels at a threshold of such scores, None without one.
     """
 
     scores: Tensor
-    text_scores: Tensor
+    text_scores: Tensor | None
     memory_scores: Tensor | None
     image_auroc: float
     pixel_auroc: float | None
@@ -96,12 +98,15 @@ def constants_line(own: Sequence[Range], constants: Sequence[Range]) -> tuple[fl
     return factor, addend
 
 
-def fuse(text: Tensor, memory: Tensor | None, text_ends: Any, memory_ends: Any) -> Tensor:
+def fuse(text: Tensor | None, memory: Tensor | None, text_ends: Any, memory_ends: Any) -> Tensor:
     """Return 0.5 (T - lo) / (hi - lo) + 0.5 (M - lo) / (hi - lo), never clipped.
 
     text and memory: maps [..., S, S] or scores [...]; the ends are lo and hi of each
-    (docs/calibration.md, C1). Without memory, the text term alone, whole.
+    (docs/calibration.md, C1). Without one of the branches, the other's term alone, whole.
     """
+    if text is None:
+        assert memory is not None, "a method has a branch"
+        return scoring.min_max(memory, *memory_ends)
     scaled = scoring.min_max(text, *text_ends)
     if memory is None:
         return scaled
@@ -116,13 +121,16 @@ class Maps:
     """
 
     def __init__(self, predictions: Predictions, constants: Constants | None = None) -> None:
-        assert predictions.logits is not None, "maps need patch values"
         self.logits = predictions.logits
         self.distance = predictions.distance
+        self.sizes = predictions.sizes
         self.side = predictions.side
-        self.reduction = predictions.form.level_reduction
-        self.text_range = self._range(self._text(block) for block in self._blocks())
+        self.form = predictions.form
+        self.images = len(predictions.labels)
+        self.text_range = None
         self.memory_range = None
+        if self.logits is not None:
+            self.text_range = self._range(self._text(block) for block in self._blocks())
         if self.distance is not None:
             self.memory_range = self._range(self._memory(block) for block in self._blocks())
         self.weights = FUSION
@@ -136,15 +144,17 @@ class Maps:
 
     def _blocks(self) -> Iterator[slice]:
         """Yield images in blocks, each a sample of the whole set: every k-th image."""
-        step = -(-len(self.logits) // BLOCK)
+        step = -(-self.images // BLOCK)
         return (slice(start, None, step) for start in range(step))
 
     def _text(self, block: slice) -> Tensor:
-        return scoring.text_map(self.logits[block], self.side, self.reduction)
+        assert self.logits is not None
+        return self.form.text_map(self.logits[block], self.side)
 
     def _memory(self, block: slice) -> Tensor:
         assert self.distance is not None
-        return scoring.memory_map(self.distance[block], self.side)
+        sizes = None if self.sizes is None else self.sizes[block]
+        return self.form.memory_map(self.distance[block], sizes, self.side)
 
     @staticmethod
     def _range(maps: Iterator[Tensor]) -> Range:
@@ -153,25 +163,34 @@ class Maps:
         ranges = [tuple(value.item() for value in block.aminmax()) for block in maps]
         return min(low for low, _ in ranges), max(high for _, high in ranges)
 
-    def block(self, block: slice) -> tuple[Tensor, Tensor | None, Tensor]:
+    def block(self, block: slice) -> Three:
         """Return text, memory and final map of some images, each [B, S, S] in [0, 1].
 
-        There is no memory map in zero-shot.
+        There is no map of a branch that the method does not have; memory: in zero-shot.
         """
-        text = scoring.min_max(self._text(block), *self.text_range)
-        if self.memory_range is None:
-            return text, None, text
-        memory = scoring.min_max(self._memory(block), *self.memory_range)
-        return text, memory, self.weights[0] * text + self.weights[1] * memory
+        text = memory = None
+        if self.text_range is not None:
+            text = scoring.min_max(self._text(block), *self.text_range)
+        if self.memory_range is not None:
+            memory = scoring.min_max(self._memory(block), *self.memory_range)
+        return text, memory, weighted(text, memory, self.weights)
 
-    def __iter__(self) -> Iterator[tuple[slice, tuple[Tensor, Tensor | None, Tensor]]]:
+    def __iter__(self) -> Iterator[tuple[slice, Three]]:
         return ((block, self.block(block)) for block in self._blocks())
 
 
 def both(text: Range | None, memory: Range | None) -> tuple[Range, ...]:
-    """Return the ranges of the branches that there are: of text, and perhaps of memory."""
-    assert text is not None
-    return (text,) if memory is None else (text, memory)
+    """Return the ranges of the branches that there are: of text, of memory, or of both."""
+    return tuple(ends for ends in (text, memory) if ends is not None)
+
+
+def weighted(text: Tensor | None, memory: Tensor | None, weights: tuple[float, float]) -> Tensor:
+    """Return the weighted sum of two branches, or the only one as it is."""
+    if text is None or memory is None:
+        only = memory if text is None else text
+        assert only is not None, "a method has a branch"
+        return only
+    return weights[0] * text + weights[1] * memory
 
 
 def ends(values: Tensor) -> Range:
@@ -180,28 +199,30 @@ def ends(values: Tensor) -> Range:
 
 
 def fused_scores(
-    text: Tensor, memory: Tensor | None, constants: Constants | None
-) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
+    text: Tensor | None, memory: Tensor | None, constants: Constants | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[float, float]]:
     """Return final, text and memory scores [n], after min-max over the test set, on the CPU.
 
     Also the factor and the addend of `constants_line`.
     """
-    text = text.float().cpu()
-    memory = None if memory is None else memory.float().cpu()
-    own = both(ends(text), None if memory is None else ends(memory))
+    text_ends = memory_ends = None
+    if text is not None:
+        text = text.float().cpu()
+        text_ends = ends(text)
+        text = scoring.min_max(text, *text_ends)
+    if memory is not None:
+        memory = memory.float().cpu()
+        memory_ends = ends(memory)
+        memory = scoring.min_max(memory, *memory_ends)
+    own = both(text_ends, memory_ends)
     line = (1.0, 0.0)
     weights = FUSION
     if constants is not None:
         known = both(constants.text_score, constants.memory_score)
         line = constants_line(own, known)
-        if memory is not None:
+        if len(own) > 1:
             weights = fusion_weights(own, known)
-    text_scores = scoring.min_max(text, *own[0])
-    if memory is None:
-        return text_scores, text_scores, None, line
-    memory_scores = scoring.min_max(memory, *own[1])
-    final = weights[0] * text_scores + weights[1] * memory_scores
-    return final, text_scores, memory_scores, line
+    return weighted(text, memory, weights), text, memory, line
 
 
 @large_blocks_returned()
@@ -214,9 +235,10 @@ def constants_of(predictions: Predictions) -> Constants:
     if not all(torch.isfinite(value).all() for value in values if value is not None):
         raise UserError("a score to calibrate with is not finite; run again with --precision fp32")
     found: dict[str, Range] = {}
-    if predictions.logits is not None:
+    if predictions.logits is not None or predictions.distance is not None:
         maps = Maps(predictions)
-        found["text_map"] = maps.text_range
+        if maps.text_range is not None:
+            found["text_map"] = maps.text_range
         if maps.memory_range is not None:
             found["memory_map"] = maps.memory_range
     if predictions.text_scores is not None:
@@ -280,12 +302,14 @@ def evaluate_here(
         pixel, bound = auroc(histogram)
         line = maps.line
         dice = dice_at(histogram, pixel_threshold, line)
-    if predictions.text_scores is not None:
+    if predictions.has_scores:
         scores, text_scores, memory_scores, line = fused_scores(
             predictions.text_scores, predictions.memory_scores, constants
         )
     else:
-        text_scores, memory_scores, scores = maxima
+        scores = maxima[2]
+        text_scores = None if predictions.logits is None else maxima[0]
+        memory_scores = None if predictions.distance is None else maxima[1]
     return Evaluation(
         scores=scores,
         text_scores=text_scores,

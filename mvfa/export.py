@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from CLIP.late import convert_now
 from CLIP.model import cast_blocks
 from dataset.extras import need
-from mvfa import __version__, scoring
-from mvfa.engine import score_batch
+from errors import UserError
+from mvfa import __version__
 from mvfa.evaluation import fuse
-from mvfa.features import prepare
+from mvfa.methods.catalog import METHODS, MVFA
+from mvfa.methods.mvfa import Mvfa
 from mvfa.versions import commit
 from utils import flush, part_of
 
@@ -54,19 +55,27 @@ class ImageToMap(nn.Module):
     def __init__(self, detector: "Detector") -> None:
         super().__init__()
         assert detector.calibration is not None, "a detector is calibrated before it is exported"
-        model = detector.model
+        assert isinstance(detector.method, Mvfa)
+        method = detector.method
+        model = method.model
         convert_now(model.visual.transformer)
         if detector.device.type != "cpu" or detector.settings.precision != "fp32":
             model = deepcopy(model).cpu()
             cast_blocks(model.visual.transformer, torch.float32)
-        self.model = model
-        self.text = nn.Buffer(detector.text.cpu())
+        # its text features are a plain dictionary, which the exporter takes for constants
+        self.method = Mvfa(
+            model,
+            {noun: text.cpu() for noun, text in method.text.items()},
+            method.recipe,
+            detector.settings,
+            method.side,
+            method.weights,
+        )
         self.bank = None
         if detector.bank is not None:
             levels = [nn.Parameter(rows.cpu(), requires_grad=False) for rows in detector.bank]
             self.bank = nn.ParameterList(levels)
         self.settings = detector.settings
-        self.form = detector.form
         self.map_ends = (detector.map_ranges["text"], detector.map_ranges["memory"])
         self.score_ends = (detector.calibration.text, detector.calibration.memory)
 
@@ -76,21 +85,14 @@ class ImageToMap(nn.Module):
         Neither is clipped. They are those of `Detector`.
         """
         side = self.settings.img_size
-        pixels = prepare(images, images.device, self.settings.recipe.scaling)
-        values = score_batch(
-            self.model,
-            self.model.stem(pixels),  # [B, 1 + N, D]
-            self.text,  # [E, 2]
-            None if self.bank is None else list(self.bank),  # L times [M, E]
-            masks=self.settings.masks,
-            form=self.form,
-            side=side,
-            maps=True,
-        )
-        text_map = scoring.text_map(values["logits"], side, self.form.level_reduction)
+        form = self.method.form
+        features = self.method.features(images)  # [B, 1 + N, D]
+        bank = None if self.bank is None else list(self.bank)  # L times [M, E]
+        values = self.method.score(features, bank, maps=True)
+        text_map = form.text_map(values["logits"], side)
         memory_map = None
         if "distance" in values:
-            memory_map = scoring.memory_map(values["distance"], side)
+            memory_map = form.memory_map(values["distance"], None, side)
         fused = fuse(text_map, memory_map, *self.map_ends)  # [B, S, S]
         if "text_scores" not in values:
             return fused, fused.flatten(1).amax(dim=1)
@@ -117,7 +119,7 @@ def metadata(detector: "Detector") -> dict[str, str]:
         "prepare": settings.prepare,
         "recipe": json.dumps(settings.recipe.as_dict()),
         "weights": json.dumps(dict(settings.weights)),
-        "score": "maximum of the map" if detector.fused_map_scores else "of the whole image",
+        "score": "maximum of the map" if detector.map_scores else "of the whole image",
         "threshold": repr(detector.rule.value),
         "threshold_rule": detector.rule.rule,
         "normal_scores": json.dumps(detector.calibration.normal_scores.tolist()),
@@ -137,10 +139,15 @@ def export_onnx(detector: "Detector", path: Path) -> None:
         path: the file to write; it is replaced if it exists.
 
     Raises:
-        UserError: a package is missing (requirements-onnx.txt).
+        UserError: another method than MVFA, or a package is missing (requirements-onnx.txt).
         OSError: the file cannot be written.
 
     """
+    if not isinstance(detector.method, Mvfa):
+        raise UserError(
+            f"a detector of {METHODS[detector.settings.method].title} cannot be exported; allowed "
+            f"are those of {METHODS[MVFA].title}"
+        )
     for package in ("onnx", "onnxscript"):
         need(package, "onnx")
     network = ImageToMap(detector).eval()

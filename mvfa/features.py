@@ -13,25 +13,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from CLIP.adapter import MVFA
-from dataset.items import ImageSource, Item, unpack_masks
+from dataset.items import ImageSource, Item, joined, unpack_masks
 from errors import UserError
 from mvfa.caches import DecodedImages, allocate, divide, feature_bytes
 from mvfa.distributed import World
 from mvfa.halving import Halving
+from mvfa.methods.base import Images, Method
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CONTEXT = "fork" if sys.platform == "linux" else None  # so that workers share decoded images
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 EXPECTED = (UserError, OSError, MemoryError)
-Collated = tuple[Tensor, list[bytes], list[int]]
+Collated = tuple[Images, list[bytes], list[int]]
 
 
 class Batch(NamedTuple):
     """The images of one step that fall to this rank.
 
-    members [B] int64: indices in the image set, on the CPU. features [B, 1 + N, D]: on the model's
+    members [B] int64: indices in the image set, on the CPU. features [B, ...]: on the method's
     device. total: images of the step on all ranks; B may be 0 where other ranks have images.
     """
 
@@ -77,13 +77,15 @@ class _ErrorsAsValues:
 
 
 def collate(items: list[Item | Exception]) -> Collated | Exception:
-    """Stack images, masks and positions of items; the first error where there is one."""
+    """Return images (stacked if of one size), masks and positions; the first error if any."""
     read = []
     for item in items:
         if isinstance(item, Exception):
             return item
         read.append(item)
-    images = torch.stack([item.image for item in read])
+    images: Images = [item.image for item in read]
+    if len({image.shape for image in images}) == 1:
+        images = torch.stack(list(images))
     return images, [item.mask for item in read], [item.position for item in read]
 
 
@@ -91,32 +93,30 @@ class FeatureLoader:
     """Batches of features of an image set, in any order.
 
     Features, else decoded images, are cached up to `cache_gb`. `batch_size` images a rank make a
-    step. `scaling` is the recipe's; `workers` processes decode.
+    step. `workers` processes decode.
     """
 
     def __init__(
         self,
         source: ImageSource,
-        mvfa: MVFA,
+        method: Method,
         *,
         device: torch.device,
         batch_size: int,
-        scaling: str = "none",
         workers: int = 0,
         cache_gb: float = 0.0,
         world: World | None = None,
     ) -> None:
-        self.source = source
-        self.mvfa = mvfa
+        self.source = method.source(source)
+        self.method = method
         self.device = device
         self.world = world or World()
         self.batch_size = batch_size
-        self.scaling = scaling
         self.workers = workers
         self.cache_bytes = round(cache_gb * 1e9)
         self.cached = torch.zeros(len(source), dtype=torch.bool)
         self.store: Tensor | None = None
-        self.decoded: ImageSource = source
+        self.decoded: ImageSource = self.source
         self.halving = Halving(self.world)
         self.packed_masks: dict[int, bytes] = {}  # of images that have been in a batch, by index
 
@@ -197,20 +197,16 @@ class FeatureLoader:
             images, masks, members = loaded
             if any(self.source.masked[members]):
                 self.packed_masks.update(zip(members, masks, strict=True))
-            features = self._stem(images)
+            features = self._features(images)
             self._cache(members, features)
             yield features
 
-    def _stem(self, images: Tensor) -> Tensor:
-        """Return the features of images [B, 3, S, S]: in training of all at once."""
-
-        def run(part: Tensor) -> Tensor:
-            return self.mvfa.stem(prepare(part, self.device, self.scaling))
-
+    def _features(self, images: Images) -> Tensor:
+        """Return the features of images: in training of all at once."""
         if torch.is_grad_enabled():  # a training step needs far more memory, for all images
-            return run(images)
-        parts = [features for _, features in self.halving(run, images)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return self.method.features(images)
+        parts = [features for _, features in self.halving(self.method.features, images)]
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     def _ensure_store(self) -> Tensor:
         """Return the store of features, which the first call makes.
@@ -218,13 +214,15 @@ class FeatureLoader:
         The bound is divided between features and decoded images.
         """
         if self.store is None:
-            visual = self.mvfa.visual
-            tokens = len(visual.positional_embedding)
-            features = feature_bytes(self.mvfa)
+            shape = self.method.feature_shape
+            if shape is None or not self.cache_bytes:
+                self.store = torch.empty(0)
+                return self.store
             # three colours and the mask, a byte each
             image = 0 if self.in_memory else self.source.side**2 * (3 + 1)
-            rows, decoded = divide(self.cache_bytes, len(self.source), features, image)
-            self.store = allocate((rows, tokens, visual.width), torch.float32, self.device)
+            size = feature_bytes(self.method)
+            rows, decoded = divide(self.cache_bytes, len(self.source), size, image)
+            self.store = allocate((rows, *shape), torch.float32, self.device)
             if decoded:
                 self.decoded = DecodedImages(self.source, len(self.store), decoded)
         return self.store

@@ -11,6 +11,7 @@ from mvfa.distributed import World
 from mvfa.system_errors import is_device_memory
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", Tensor, Tensor | list[Tensor])
 
 
 class Halving:
@@ -27,8 +28,8 @@ class Halving:
         self.world = world
         self.largest: int | None = None  # images of a part; None: no bound was met
 
-    def __call__(self, run: Callable[[Tensor], T], batch: Tensor) -> Iterator[tuple[slice, T]]:
-        """Yield which rows of a batch [B, ...] a part has, and what `run` returns for them.
+    def __call__(self, run: Callable[[Rows], T], batch: Rows) -> Iterator[tuple[slice, T]]:
+        """Yield which rows of a batch of B a part has, and what `run` returns for them.
 
         The parts cover the batch in order. Raises the device's error where not one row fits.
         """
@@ -43,7 +44,7 @@ class Halving:
             if start >= len(batch):
                 return
 
-    def _try(self, run: Callable[[Tensor], T], part: Tensor) -> tuple[T] | None:
+    def _try(self, run: Callable[[Rows], T], part: Rows) -> tuple[T] | None:
         """Return what `run` returns for a part; None, and halve the parts, if it does not fit."""
         try:
             return (run(part),)

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from CLIP.adapter import MVFA
 from dataset.catalog import ObjectInfo
 from dataset.shots import Shots
 from mvfa import checkpoint
 from mvfa.distributed import World
 from mvfa.evaluation import Evaluation
+from mvfa.methods.base import Method
 from mvfa.options import Options
 from mvfa.state_file import group, grouped
 from mvfa.versions import versions
@@ -27,21 +27,21 @@ class Keeper:
 
     def __init__(
         self,
-        model: MVFA,
+        method: Method,
         options: Options,
-        weights: Path,
         world: World,
         objects: Sequence[ObjectInfo],
         shots: Shots | None = None,
     ) -> None:
         """Raise UserError if the checkpoint could not be saved or would replace another's file."""
-        self.model = model
-        self.weights = weights
+        self.method = method
         self.path = options.checkpoint if options.save_model else None
         if self.path is not None:
-            checkpoint.check_replaceable(self.path)
+            checkpoint.check_replaceable(self.path, method.keys)
         self.first = world.first
-        self.about = checkpoint.description(options, weights, objects[0]) | objects[0].as_dict()
+        self.about = (
+            checkpoint.description(options, method.weights, objects[0]) | objects[0].as_dict()
+        )
         self.about["train_objects"] = {info.name: info.as_dict() for info in objects[1:]} or None
         self.about |= {"seed": options.seed, "versions": versions()}
         self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}
@@ -52,8 +52,8 @@ class Keeper:
         self.failure: OSError | None = None  # why the checkpoint could not be written
 
     def keep(self, epoch: float, evaluation: Evaluation | None = None) -> None:
-        """Keep the model's adapters as they are after `epoch` epochs."""
-        self.adapters = checkpoint.adapter_state(self.model)
+        """Keep the method's adapters as they are after `epoch` epochs."""
+        self.adapters = self.method.state()
         self.evaluation = evaluation
         self.epoch = epoch
         self.saved = False
@@ -99,5 +99,5 @@ class Keeper:
             self.evaluation = Evaluation(**{**scores, **values["evaluation"]})
 
     def restore(self) -> None:
-        """Put the kept adapters back into the model."""
-        checkpoint.restore(self.model, self.adapters)
+        """Put the kept adapters back into the method."""
+        self.method.restore(self.adapters)

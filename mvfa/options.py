@@ -17,9 +17,11 @@ from dataset.catalog import CATALOG, MASK_RULES, object_name, object_noun
 from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, number, truth
+from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, PATCH_MEMORY, check_script
 from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
 
-DEFAULT_MODEL = "ViT-L-14-336"
+DEFAULT_MODEL = METHODS[MVFA].model
+DEFAULT_EPOCHS = 50
 DEFAULT_SEED = 111
 LARGEST_WEIGHT = 1e6  # of the recipe: no product of a few is infinite
 # how a number of the recipe is read
@@ -31,6 +33,7 @@ STATE_SUFFIX = ".state"  # of an unfinished training, beside its checkpoint
 DEFAULT_RESAMPLES = 1_000  # of bootstrap intervals
 FEW = "few"
 ZERO = "zero"
+ZERO_TRAINING = "train_zero"
 CHECKPOINTS = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
 SHOT_LISTS = Path("dataset/fewshot_seed")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -54,6 +57,7 @@ class Options:
     obj: str
     recipe: Recipe
     recipe_name: str
+    method: str
     model_name: str
     clip_path: Path | None
     data_path: Path
@@ -95,6 +99,9 @@ class Options:
     picture_order: str = ORDERS[0]
     picture_scale: str = "common"
     page: bool = False
+    # of single methods
+    rotate: bool | None = None
+    contrast: bool = True
     # of calibrate.py
     normals: Path | None = None
     prepare: str = "none"
@@ -161,10 +168,28 @@ def add_weights(flags: Flags) -> None:
     )
     flags.add(
         "clip_path",
-        "CLIP weights",
+        "weights of the backbone: CLIP's, DINOv2's with --method patch_memory",
         shown=f"the model's file in {WEIGHTS_SHOWN}",
         type=Path,
         metavar="FILE",
+    )
+
+
+def add_method(parser: Parser) -> None:
+    """Add which method runs, and the flags of single methods."""
+    flags = Flags(parser, "method (docs/methods.md)")
+    names = ", ".join(f"{name} ({info.title})" for name, info in METHODS.items())
+    flags.add("method", f"one of {names}", MVFA, choices=list(METHODS), metavar="METHOD")
+    flags.yes_no(
+        "rotate",
+        "patch_memory: keep each normal image in eight rotations, for organs that lie in any way",
+        None,
+        shown="yes for Histopathology, else no",
+    )
+    flags.yes_no(
+        "contrast_mood",
+        "madclip: compare features with the difference of both texts, not with their own alone",
+        True,
     )
 
 
@@ -273,11 +298,17 @@ def add_training(parser: Parser, rate: str) -> None:
             nargs="+",
             metavar="OBJ",
         )
-    flags.add("epoch", "epochs", 50, type=number(int, 1), metavar="N")
+    flags.add(
+        "epoch",
+        "epochs",
+        shown=f"{DEFAULT_EPOCHS}, madclip {METHODS[MADCLIP].defaults['epoch']}",
+        type=number(int, 1),
+        metavar="N",
+    )
     flags.add(
         "batch_size",
         "images of a training step",
-        shown="the recipe's, 1",
+        shown=f"the recipe's, 1, madclip {METHODS[MADCLIP].defaults['batch_size']}",
         type=number(int, 1),
         metavar="B",
     )
@@ -426,6 +457,7 @@ def build_parser(script: str) -> Parser:
         "--data_path (no default)",
     )
     add_source(parser)
+    add_method(parser)
     if setting == FEW:
         flags = Flags(parser, "shots")
         flags.add("shot", "normal and abnormal shots", 4, type=number(int, 1), metavar="K")
@@ -448,11 +480,16 @@ def build_parser(script: str) -> Parser:
 
 
 def chosen_recipe(values: dict[str, Any], setting: str) -> Recipe:
-    """Take the recipe and its overriding flags out of `values`; return the complete recipe."""
+    """Take the recipe and its overriding flags out of `values`; return the complete recipe.
+
+    A method's own defaults come before the recipe's, after flags.
+    """
     recipe = RECIPES[values["recipe_name"]]
     overrides = {name: values.pop(name) for name in FIELDS if name not in OWN_FLAGS}
-    overrides["batch_size"] = values.pop("batch_size", None)
-    overrides[f"rate_{setting}"] = values.pop("learning_rate", None)
+    defaults = METHODS[values["method"]].defaults
+    for flag, name in (("batch_size", "batch_size"), ("learning_rate", f"rate_{setting}")):
+        given = values.pop(flag, None)
+        overrides[name] = defaults.get(flag) if given is None else given
     return replace(recipe, **{name: v for name, v in overrides.items() if v is not None})
 
 
@@ -477,6 +514,8 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
     run = values["obj"]
     if setting == FEW:
         run += f"-{values['shot']}{'normal' if values.get('abnormal_shot') == 0 else 'shot'}"
+    if values["method"] != MVFA:
+        run += f"-{values['method']}"
     values["out"] = values["out"] or Path("results") / script / run
     return options_of(script, values)
 
@@ -484,18 +523,38 @@ def parse(script: str, argv: Sequence[str] | None = None) -> Options:
 def options_of(script: str, values: dict[str, Any]) -> Options:
     """Return the options of a script from the values of its flags. Raises UserError."""
     setting = script.split("_")[1]
+    method = values["method"]
+    check_method(script, values)
+    values["contrast"] = values.pop("contrast_mood")
+    values["epoch"] = values.get("epoch") or METHODS[method].defaults.get("epoch", DEFAULT_EPOCHS)
     values["recipe_name"] = values.pop("recipe")
     recipe = chosen_recipe(values, setting)
     values["batch_size"] = recipe.batch_size
     values["learning_rate"] = getattr(recipe, f"rate_{setting}")
     if values["model_name"] is None and values["clip_path"] is None:
-        values["model_name"] = DEFAULT_MODEL
+        values["model_name"] = METHODS[method].model
     values["features_list"] = tuple(values["features_list"])
     values["score_levels"] = tuple(values.get("score_levels") or ())
     check_score_levels(values["score_levels"], values["features_list"])
     adapters = ZERO if values.get("abnormal_shot") == 0 else setting
-    values["save_path"] = values["save_path"] or CHECKPOINTS[adapters]
+    own = CHECKPOINTS[adapters] if method == MVFA else CHECKPOINTS[FEW].parent / method
+    values["save_path"] = values["save_path"] or own
     return Options(script=script, recipe=recipe, **values)
+
+
+def check_method(script: str, values: dict[str, Any]) -> None:
+    """Raise UserError for flags that a method does not have, or a script that does not run it."""
+    method = values["method"]
+    info = METHODS[method]
+    check_script(method, script)
+    if values.get("abnormal_shot") == 0 and info.keys and ZERO_TRAINING not in info.scripts:
+        raise UserError(
+            f"--abnormal_shot 0 needs zero-shot adapters, and {info.title} has none; leave it out"
+        )
+    if values["rotate"] is not None and method != PATCH_MEMORY:
+        raise UserError(f"--rotate is for --method {PATCH_MEMORY}, not {method}; leave it out")
+    if not values["contrast_mood"] and method != MADCLIP:
+        raise UserError(f"--contrast_mood is for --method {MADCLIP}, not {method}; leave it out")
 
 
 def training_names(names: Sequence[str], target: str) -> tuple[str, ...]:

@@ -9,6 +9,9 @@ from CLIP.packed import PackedTower
 from errors import UserError
 from mvfa.environment import Environment
 from mvfa.memory import installed_memory
+from mvfa.methods import catalog
+from mvfa.methods.base import Method
+from mvfa.methods.mvfa import Mvfa
 from mvfa.options import Options
 
 PACKING_MEMORY = 15e9  # bytes a process on machines where weights are packed by default: "16 GB"
@@ -17,6 +20,7 @@ PACKING_MEMORY = 15e9  # bytes a process on machines where weights are packed by
 def packable(options: Options, env: Environment) -> bool:
     """Return whether a run's frozen weights can be packed for its training steps."""
     plain = env.device.type == "cpu" and env.precision == "fp32" and not options.compile
+    plain &= options.method == catalog.MVFA
     return plain and packed.available()
 
 
@@ -68,6 +72,10 @@ class PackedSteps:
         self.active.__exit__(kind, error, trace)
 
 
-def packed_steps(model: MVFA, options: Options, env: Environment) -> AbstractContextManager[None]:
+def packed_steps(
+    method: Method, options: Options, env: Environment
+) -> AbstractContextManager[None]:
     """Return the context for a run's training steps. Scores are never computed within."""
-    return PackedSteps(model, options.batch_size) if packs(options, env) else nullcontext()
+    if not (isinstance(method, Mvfa) and packs(options, env)):
+        return nullcontext()
+    return PackedSteps(method.model, options.batch_size)

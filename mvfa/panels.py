@@ -36,8 +36,8 @@ class Picture:
     """A test image and its anomaly maps. Raises ValueError if the parts are not of one size.
 
     `index` is its position in the test set, `rank` the order that it was chosen by. `mask` is None
-    where the object has no masks, and empty for its normal images where it has. `memory_map` is
-    None in zero-shot.
+    where the object has no masks, and empty for its normal images where it has. `text_map` or
+    `memory_map` is None where the method does not have that branch.
     """
 
     index: int
@@ -47,7 +47,7 @@ class Picture:
     rank: str
     image: Pixels  # [S, S, 3]
     mask: Mask | None
-    text_map: Map
+    text_map: Map | None
     memory_map: Map | None
     final_map: Map
 
@@ -60,7 +60,7 @@ class Picture:
             raise ValueError(f"{self.file}: {got}, another size: {', '.join(wrong) or 'none'}")
 
     def maps(self) -> dict[str, Map]:
-        """Return the maps that exist, by name: text, memory (few-shot only), final."""
+        """Return the maps that exist, by name: text, memory, final."""
         maps = {"text": self.text_map, "memory": self.memory_map, "final": self.final_map}
         return {name: values for name, values in maps.items() if values is not None}
 

@@ -8,23 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dataset.items import unpack_masks
+from dataset.items import joined, padded, unpack_masks
 from mvfa.features import FeatureLoader
+from mvfa.score_form import ScoreForm
 
-PATCH_VALUES = ("logits", "distance", "text_scores", "memory_scores")  # tensors of Predictions
-
-
-@dataclass(frozen=True)
-class ScoreForm:
-    """How features become scores.
-
-    image_score: "mean" or "max" over patches; level_reduction: "sum" or "mean" over levels;
-    levels: the blocks whose features are scored, all with adapters if empty.
-    """
-
-    image_score: str
-    level_reduction: str
-    levels: tuple[int, ...] = ()
+PATCH_VALUES = (  # tensors of Predictions
+    *("logits", "distance", "sizes"),
+    *("text_scores", "memory_scores"),
+)
 
 
 @dataclass
@@ -33,8 +24,10 @@ class Predictions:
 
     labels [n]; masks: packed masks of the images, None where the object has none. logits [n, L, N]
     and distance [n, N] only where there are masks or maps were asked for; text_scores and
-    memory_scores [n] where the image score is not the maximum of the fused map. At the first rank
-    they cover the set in its order, at the others only the rank's own images, `members`.
+    memory_scores [n] where the image score is not the maximum of the fused map. A branch that the
+    method does not have has neither. sizes [n, 2] of images whose aspect is kept: then N is the
+    most patches of one. At the first rank they cover the set in its order, at the others only the
+    rank's own images, `members`. seconds: what this rank took; bank_bytes: of the memory bank.
     """
 
     form: ScoreForm
@@ -44,8 +37,16 @@ class Predictions:
     masks: list[bytes] | None = None
     logits: Tensor | None = None
     distance: Tensor | None = None
+    sizes: Tensor | None = None
     text_scores: Tensor | None = None
     memory_scores: Tensor | None = None
+    seconds: float = 0.0
+    bank_bytes: int = 0
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether images have scores of their own; else these are the maxima of their maps."""
+        return self.text_scores is not None or self.memory_scores is not None
 
     def append(self, name: str, values: Tensor, capacity: int) -> None:
         """Append values [B, ...] of the images that were added to `members` last.
@@ -55,10 +56,14 @@ class Predictions:
         """
         if values.device.type == "mps":  # has no float64, which metrics need
             values = values.cpu()
-        if getattr(self, name) is None:
-            setattr(self, name, values.new_empty(capacity, *values.shape[1:]))
+        stored = getattr(self, name)
+        if stored is None:
+            stored = values.new_empty(capacity, *values.shape[1:])
+        values = padded(values, stored.shape[1:])
+        stored = padded(stored, values.shape[1:])
         end = len(self.members)
-        getattr(self, name)[end - len(values) : end] = values
+        stored[end - len(values) : end] = values
+        setattr(self, name, stored)
 
     def block_masks(self, block: slice) -> Tensor:
         """Return the masks [B, S, S] bool of some images."""
@@ -87,7 +92,7 @@ def gather(predictions: Predictions, loader: FeatureLoader, masks: bool) -> Pred
         for name in PATCH_VALUES:
             parts = [own[name] for _, own, _ in shares if name in own]
             if parts:
-                setattr(predictions, name, torch.cat(parts)[order].to(loader.device))
+                setattr(predictions, name, joined(parts)[order].to(loader.device))
         for _, _, own_masks in shares:
             packed.update(own_masks)
     if masks:

@@ -4,7 +4,7 @@ What a run has not recorded is left out, or called unknown where a reader has to
 not loaded by importing this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ ABOUT = Entries({"options": Entries({"recipe": mapping}), "train_objects": mappi
 DIGEST = 12  # digits of a hash that are shown
 
 
-def training_of(adapters: Path) -> dict[str, Any]:
-    """Return how adapters were trained, as their file says it; empty for the authors' own files."""
+def training_of(adapters: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Return how adapters were trained, as their file says it; empty for the authors' own files.
+
+    `keys` are the groups of the method's checkpoints.
+    """
     from mvfa.checkpoint import load  # loads torch
 
-    about = load(adapters).about
+    about = load(adapters, keys).about
     options = about.get("options")
     if problem(about, ABOUT) or not options:
         return {}

@@ -18,6 +18,7 @@ from mvfa.environment import Environment
 from mvfa.evaluation import Evaluation, Maps
 from mvfa.keeper import Keeper
 from mvfa.memory import peak_memory
+from mvfa.methods.base import Method
 from mvfa.options import ZERO, Options
 from mvfa.packing import packs
 from mvfa.predictions import Predictions
@@ -66,18 +67,19 @@ def image_files(images: ImageSet, data_path: Path) -> list[str]:
 def write_scores(out: Path, options: Options, test_set: ImageSet, evaluation: Evaluation) -> None:
     """Write scores.csv: a row an image, scores in [0, 1] after min-max over the test set.
 
-    The memory score is empty in zero-shot, case and slice where they are not known. A name that is
-    not UTF-8 stands there as the bytes that it is.
+    The score of a branch that the method does not have is empty (memory: in zero-shot), case and
+    slice where they are not known. A name that is not UTF-8 stands there as the bytes that it is.
     """
     import pandas as pd  # slow to import, and the last thing that a run needs
 
+    text = evaluation.text_scores
     memory = evaluation.memory_scores
     table = pd.DataFrame(
         {
             "file": image_files(test_set, options.data_path),
             "label": test_set.labels.int().numpy(),
             "score": evaluation.scores.double().numpy(),
-            "text_score": evaluation.text_scores.double().numpy(),
+            "text_score": None if text is None else text.double().numpy(),
             "memory_score": None if memory is None else memory.double().numpy(),
             "case": [place.case for place in test_set.places],
             "slice": pd.array([place.slice for place in test_set.places], "Int64"),
@@ -109,7 +111,7 @@ def write_results(
     folder: Path,
     options: Options,
     env: Environment,
-    weights: Path,
+    method: Method,
     evaluation: Evaluation,
     test_set: ImageSet,
     adapters: Path | None,
@@ -118,9 +120,9 @@ def write_results(
 ) -> None:
     """Write metrics.json and scores.csv to a folder, which may hold curves.json and pictures.
 
-    `weights` is CLIP's file and `adapters` that of the scored adapters, None where they were not
-    saved; `earlier_seconds` is the time of a training before it was stopped; `more` goes into
-    metrics.json as it is.
+    `adapters` is the file of the scored adapters, None where they were not saved;
+    `earlier_seconds` is the time of a training before it was stopped; `more` goes into metrics.json
+    as it is.
     """
     training = options.script.startswith("train")
     decided = {"pack": packs(options, env)} if training else {}
@@ -129,11 +131,12 @@ def write_results(
         "pixel_auroc": evaluation.pixel_auroc,
         "pixel_auroc_bound": evaluation.pixel_bound,
         **more,
+        "trained_parameters": method.trained_parameters,
         **test_set.records[0].object.as_dict(),
         "wide_images": test_set.wide_images,
         "options": options.as_dict() | env.as_dict() | decided,
         "versions": versions(),
-        "weights": {"file": str(weights), "sha256": file_hash(weights)},
+        "weights": {"file": str(method.weights), "sha256": file_hash(method.weights)},
         "adapters": adapters and {"file": str(adapters), "sha256": sha256(adapters)},
         "processes": env.world.size,
         "seconds": round(earlier_seconds + time.perf_counter() - env.started, 3),
@@ -166,7 +169,6 @@ def show_written(options: Options, adapters: Path | None = None) -> None:
 def write_training_results(
     options: Options,
     env: Environment,
-    weights: Path,
     kept: Keeper,
     selection: Selection,
     test_set: ImageSet,
@@ -186,7 +188,7 @@ def write_training_results(
                 folder,
                 options,
                 env,
-                weights,
+                kept.method,
                 evaluation,
                 test_set,
                 kept.written,
@@ -207,11 +209,11 @@ def write_training_results(
 def write_test_results(
     options: Options,
     env: Environment,
-    weights: Path,
+    method: Method,
     evaluation: Evaluation,
     predictions: Predictions,
     test_set: ImageSet,
-    adapters: Path,
+    adapters: Path | None,
     **more: Any,
 ) -> None:
     """Measure a scored test set, draw the pictures asked for, and write all of it."""
@@ -229,13 +231,17 @@ def write_test_results(
     more["details"], curves = split_curves(details)
     more["empty_masks"] = test_set.empty_masks
     more["test_images"] = image_counts(test_set)
-    more["training"] = training_of(adapters)
+    more["cost"] = {
+        "bank_bytes": predictions.bank_bytes,
+        "image_seconds": predictions.seconds * env.world.size / len(test_set),
+    }
+    more["training"] = adapters and training_of(adapters, method.keys)
     with replacing(options.out) as folder:
         write_json(folder / CURVES, curves)
         if options.pictures:
             drawn = draw_pictures(folder, options, evaluation, predictions, test_set, details)
             more["threshold"], more["pictures"] = drawn
-        write_results(folder, options, env, weights, evaluation, test_set, adapters, **more)
+        write_results(folder, options, env, method, evaluation, test_set, adapters, **more)
     show_written(options)
 
 
@@ -271,7 +277,7 @@ def draw_pictures(
             rank=rank,
             image=test_set[i].image.permute(1, 2, 0).numpy(),  # [S, S, 3]
             mask=test_set.mask(i).numpy() if predictions.masks is not None else None,
-            text_map=text[0].cpu().numpy(),
+            text_map=None if text is None else text[0].cpu().numpy(),
             memory_map=None if memory is None else memory[0].cpu().numpy(),
             final_map=final[0].cpu().numpy(),
         )

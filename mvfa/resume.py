@@ -21,7 +21,7 @@ from dataset.catalog import ObjectInfo
 from dataset.folder import ImageSet, Record
 from errors import UserError
 from mvfa import __version__
-from mvfa.checkpoint import adapter_state, flat_adapters, restore, split_adapters
+from mvfa.checkpoint import flat_adapters, split_adapters
 from mvfa.console import note
 from mvfa.engine import Trainer
 from mvfa.environment import Environment
@@ -124,7 +124,7 @@ class Progress:
         self.written = time.monotonic()
         self.writing_seconds = 0.0
         if self.path is not None:
-            self.command = command_of(options, env, kept.weights, records)
+            self.command = command_of(options, env, kept.method.weights, records)
             self._start(resume=options.resume)
 
     def epochs(self) -> Iterator[int]:
@@ -206,7 +206,7 @@ class Progress:
         tensors = state.tensors
         values = state.values
         try:
-            restore(self.trainer.mvfa, split_adapters(group("model", tensors)))
+            self.trainer.method.restore(split_adapters(group("model", tensors)))
             self.trainer.restore(group("adam", tensors), values["scaler"])
             self.kept.restore_state(group("kept", tensors), values["kept"])
             self.selection.restore_state(values["selection"])
@@ -230,7 +230,7 @@ class Progress:
             return
         kept_tensors, kept_values = self.kept.state()
         tensors = {
-            **grouped("model", flat_adapters(adapter_state(self.trainer.mvfa))),
+            **grouped("model", flat_adapters(self.trainer.method.state())),
             **grouped("adam", self.trainer.optimizer_tensors()),
             **grouped("kept", kept_tensors),
             "generator": self.shuffle,

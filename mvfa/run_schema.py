@@ -117,6 +117,8 @@ FORM = Entries(
         "calibrated": CALIBRATED,
         "test_images": Entries(COUNTS, ("normal", "abnormal")),
         "disjoint_cases": DISJOINT,
+        "cost": Entries({"bank_bytes": whole, "image_seconds": finite}),
+        "trained_parameters": whole,
         "selections": Each(Entries(AUROCS)),
     },
     needed=("image_auroc",),

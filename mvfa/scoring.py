@@ -72,6 +72,13 @@ def image_score(values: Tensor, pool: str) -> Tensor:
     return values.mean(dim=-1) if pool == "mean" else values.amax(dim=-1)
 
 
+def memory_scores(distance: Tensor, pool: str, side: int) -> Tensor:
+    """Return memory scores [B] of distances [B, N]: their maximum, or the mean of the map."""
+    if pool == "max":
+        return image_score(distance, pool)
+    return image_score(memory_map(distance, side).flatten(1), pool)
+
+
 def over_levels(values: Tensor, reduction: str) -> Tensor:
     """Return the sum or the mean over levels: [B, L, ...] -> [B, ...]."""
     return values.mean(dim=1) if reduction == "mean" else values.sum(dim=1)

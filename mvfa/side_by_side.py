@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mvfa.detector import Detector
-from mvfa.engine import memory_scores
+from mvfa.methods.base import Images
 
 MOST = 8  # images at once
 FEWEST = 8  # images that the first one's second pass is worth
@@ -61,10 +61,10 @@ class SideBySide:
     ) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def __call__(self, images: Tensor) -> list[Values]:
-        """Return the patch values of each of some images [B, 3, S, S] uint8."""
+    def __call__(self, images: Images) -> list[Values]:
+        """Return the patch values of each of some images, uint8; several at once if of one size."""
         alone = self.detector.patch_values
-        if self.proven is False or len(images) < FEWEST:
+        if isinstance(images, list) or self.proven is False or len(images) < FEWEST:
             return alone(images)
         values: list[Values] = []
         if self.proven is None:
@@ -96,8 +96,6 @@ class SideBySide:
         """
         if "memory_scores" not in values:
             return values
-        detector = self.detector
-        score = memory_scores(
-            values["distance"], detector.form.image_score, detector.settings.img_size
-        )
+        method = self.detector.method
+        score = method.form.memory_score(values["distance"], values.get("sizes"), method.side)
         return values | {"memory_scores": score}

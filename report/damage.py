@@ -6,6 +6,7 @@ from pathlib import Path
 
 from CLIP.hashing import hash_ahead
 from errors import UserError
+from mvfa.methods.catalog import METHODS
 from mvfa.run_files import CURVES, METRICS, SCORES, load_metrics, read_scores
 
 State = tuple[int, int] | None  # size and modification time of a file, None if there is none
@@ -48,12 +49,10 @@ def other_adapters(train: Path, test: Path) -> bool:
 
 def set_aside(folder: Path) -> None:
     """Rename checkpoints that cannot be read to <name>.damaged: no training would replace them."""
-    from mvfa.checkpoint import load  # imports torch
+    from mvfa.checkpoint import readable  # imports torch
 
     for path in folder.glob("*.pth"):
-        try:
-            load(path)
-        except UserError:
+        if not any(readable(path, info.keys) for info in METHODS.values() if info.keys):
             path.replace(path.with_name(f"{path.name}.damaged"))
 
 

@@ -33,7 +33,10 @@ SETTING_FAULTS = {
     "long list": (f"masks = {[1] * 9_999}", r"masks = \[1, 1.*; allowed are true and false"),
     "long key": (f"{'a' * 9_999} = 1", r"unknown key 'aaa.*; allowed are masks, noun"),
     "two lines": ('noun = "a\\nb"', r"noun: 'a\\nb' is no noun"),
-    "repetition": ("cases = 'a{99999999999999999999}'", r"cases: .* repeats too much: .*choose smaller"),
+    "repetition": (
+        "cases = 'a{99999999999999999999}'",
+        r"cases: .* repeats too much: .*choose smaller",
+    ),
     "deep pattern": (f"cases = '{'(' * 100}'", r"cases: .* is no regular expression"),
     "two cases": ("cases = '(?P<case>a)(?P<case>b)'", r"cases: .* is no regular expression"),
     "twice": ('noun = "a"\nnoun = "b"', r"cannot be read as TOML \("),

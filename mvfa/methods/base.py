@@ -12,7 +12,7 @@ scored, L levels, N patches, M rows of the memory bank, E token width, K shots.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from PIL import Image
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from dataset.catalog import ObjectInfo
 from dataset.items import ImageSource
-from dataset.medical_few import Support
+from dataset.medical_few import Support, SupportSource
 from dataset.pixels import square
 from dataset.shots import Shots
-from mvfa.predictions import ScoreForm
+from errors import UserError
+from mvfa.methods.catalog import METHODS
+from mvfa.score_form import ScoreForm
 
 State = dict[str, dict[str, Tensor]]  # of a checkpoint: tensors by group and name
 Images = Tensor | list[Tensor]  # [B, 3, S, S], or images of several sizes
@@ -44,6 +46,20 @@ class Source:
     late: bool = False
 
 
+class Target(Protocol):
+    """What is scored: an object, or what a detector says of one."""
+
+    @property
+    def noun(self) -> str:
+        """What the object is called in sentences."""
+        ...
+
+    @property
+    def masks(self) -> bool:
+        """Whether it has masks."""
+        ...
+
+
 class Method(nn.Module):
     """A frozen backbone, what is trained on it (if anything), and how its features are scored.
 
@@ -55,8 +71,7 @@ class Method(nn.Module):
 
     """
 
-    name: ClassVar[str]
-    keys: ClassVar[tuple[str, ...]] = ()  # groups of its checkpoint; none: nothing is trained
+    name: ClassVar[str]  # in mvfa/methods/catalog.py
 
     def __init__(self, form: ScoreForm, side: int, masks: bool, weights: Path) -> None:
         super().__init__()
@@ -64,6 +79,16 @@ class Method(nn.Module):
         self.side = side
         self.masks = masks
         self.weights = weights
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Groups of tensors in its checkpoint; none: nothing is trained."""
+        return METHODS[self.name].keys
+
+    def aim(self, target: Target) -> Self:
+        """Score images of an object from now on: its noun, and whether it has masks."""
+        self.masks = target.masks
+        return self
 
     # ---------------------------------------------------------------- images to features
 
@@ -92,9 +117,15 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def compile_network(self) -> None:
+        """Compile what is computed of the features with torch.compile. Raises UserError."""
+        raise UserError(f"--compile yes is not for --method {self.name}; leave the flag out")
+
     # ---------------------------------------------------------------- training
 
-    def support(self, shots: Shots, target: ObjectInfo, generator: torch.Generator) -> Support:
+    def support(
+        self, shots: Shots, target: ObjectInfo, generator: torch.Generator
+    ) -> SupportSource:
         """Return the augmented shots, which are trained on or fill the memory bank.
 
         `generator` draws what the augmentation leaves to chance.
@@ -104,6 +135,11 @@ class Method(nn.Module):
     def groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Return the trained parameters by name of the optimizer that steps them."""
         return {}
+
+    @property
+    def trained_parameters(self) -> int:
+        """The number of trained parameters."""
+        return sum(values.numel() for group in self.groups().values() for values in group)
 
     def stepped(self, masked: bool) -> tuple[str, ...]:
         """Return the groups that a step moves; `masked`: whether an image of it has a mask."""
@@ -128,12 +164,30 @@ class Method(nn.Module):
 
     # ---------------------------------------------------------------- scores
 
+    @property
+    def embed_dim(self) -> int:
+        """E, the width of the tokens that are compared."""
+        raise NotImplementedError
+
+    @property
+    def bank_levels(self) -> int:
+        """Levels of the memory bank; 0: the method has none."""
+        return 0
+
     def bank(self, features: Tensor) -> list[Tensor]:
         """Return the rows that images add to the memory bank: L times [rows, E] of norm 1.
 
         In the order of the images. Empty for a method without a memory branch.
         """
         return []
+
+    def map_scores(self, *, few: bool) -> bool:
+        """Return whether an image's score is the maximum of its map; `few`: with a memory bank."""
+        return self.form.fuses_maps(masks=self.masks, few=few)
+
+    def bank_rows(self, image: Tensor) -> int:
+        """Return how many rows an image, as `source` gives it, adds to the memory bank."""
+        return 0
 
     def score(
         self, features: Tensor, bank: Sequence[Tensor] | None, *, maps: bool = False
