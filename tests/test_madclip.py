@@ -14,14 +14,15 @@ from torch import Tensor
 from CLIP.model import CLIP
 from CLIP.weights import create_model
 from dataset.catalog import object_info
-from dataset.folder import image_folder, make_records
-from dataset.items import pack_mask
-from dataset.medical_few import evaluation_set, stack_shots
+from dataset.folder import Record, image_folder, make_records
+from dataset.items import ImageSource
+from dataset.medical_few import evaluation_set
+from dataset.shots import Shots
 from errors import UserError
 from loss import dice_loss, focal_loss
-from mvfa.engine import ADAM_BETAS
+from mvfa.engine import Trainer, predict, train
 from mvfa.evaluation import Evaluation, Maps, evaluate
-from mvfa.features import prepare
+from mvfa.features import FeatureLoader, prepare
 from mvfa.methods import madclip
 from mvfa.methods.base import Source
 from mvfa.methods.madclip import (
@@ -89,10 +90,23 @@ class Bench:
         self.method.restore(self.method.check(given_state(), Path("given.pth")))
         self.expected = EXPECTED[obj]
 
+        self.tests = self.loader(evaluation_set(REFERENCE / "data", self.info, SIDE))
+        shots = Shots(self.records("good", "n"), self.records("Ungood", "a"))
+        generator = torch.Generator().manual_seed(SEED)
+        self.support = self.loader(self.method.support(shots, self.info, generator))
+
+    def records(self, state: str, letter: str) -> list[Record]:
+        folder = image_folder(REFERENCE / "data", self.name, "valid", state)
+        return make_records(self.info, folder, [f"{letter}0.png", f"{letter}1.png"])
+
+    def loader(self, source: ImageSource) -> FeatureLoader:
+        return FeatureLoader(source, self.method, device=CPU, batch_size=BATCH, cache_gb=1)
+
     @cached_property
-    def test_features(self) -> Tensor:
-        tests = evaluation_set(REFERENCE / "data", self.info, SIDE)
-        return self.method.features(torch.stack([tests[i].image for i in range(len(tests))]))
+    def test_image(self) -> Tensor:
+        """Return the features of the first test image."""
+        with torch.no_grad():
+            return next(self.tests.batches()).features[:1]
 
     @cached_property
     def rows(self) -> Tensor:
@@ -108,42 +122,8 @@ class Bench:
             self.method.text = self.method.prompts.columns(self.rows)
         return self.method.text
 
-    @cached_property
-    def shots(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return features, labels and masks of the 64 versions, abnormal ones first."""
-        versions = MadclipVersions(torch.Generator().manual_seed(SEED))
-        images = []
-        masks = []
-        for group in (self.records("Ungood", "a"), self.records("good", "n")):
-            group_images, group_masks = versions(*stack_shots(group, SIDE))
-            images.append(group_images)
-            masks.append(group_masks)
-        labels = torch.tensor([1.0] * 32 + [0.0] * 32)
-        features = torch.cat([self.method.features(part) for part in torch.cat(images).split(16)])
-        return features, labels, torch.cat(masks)
-
-    def records(self, state: str, letter: str) -> list:
-        folder = image_folder(REFERENCE / "data", self.name, "valid", state)
-        return make_records(self.info, folder, [f"{letter}0.png", f"{letter}1.png"])
-
-    def batches(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        features, labels, masks = self.shots
-        batches = []
-        for first in range(0, len(labels), BATCH):
-            part = slice(first, first + BATCH)
-            batches.append((features[part], labels[part], masks[part] if self.info.masks else None))
-        return batches
-
     def predictions(self) -> Predictions:
-        tests = evaluation_set(REFERENCE / "data", self.info, SIDE)
-        count = len(tests)
-        masks = [pack_mask(tests.mask(i)) for i in range(count)] if self.info.masks else None
-        predictions = Predictions(
-            self.method.form, SIDE, tests.labels, list(range(count)), masks=masks
-        )
-        for name, values in self.method.score(self.test_features, None).items():
-            predictions.append(name, values, count)
-        return predictions
+        return predict(self.method, self.tests, None)
 
 
 @pytest.fixture(scope="module", params=["Brain", "Chest"])
@@ -162,9 +142,7 @@ def brain(standin) -> Bench:
 def similarities(bench: Bench, method: MadCLIP | None = None) -> dict[str, Tensor]:
     """Return the similarities of the first test image by head, [L, N, 2]."""
     with torch.no_grad():
-        found = (method or bench.method).similarities(
-            bench.test_features[:1], bench.text, ("det", "seg")
-        )
+        found = (method or bench.method).similarities(bench.test_image, bench.text, ("det", "seg"))
     return {head: values[0] for head, values in found.items()}
 
 
@@ -203,13 +181,15 @@ def test_similarities(bench):
 
 def test_losses_without_training(bench):
     assert bench.text is not None
-    for (features, labels, masks), expected in zip(
-        bench.batches(), bench.expected["loss_at_rate_0"], strict=True
+    for batch, expected in zip(
+        bench.support.batches(), bench.expected["loss_at_rate_0"], strict=True
     ):
+        labels = bench.support.source.labels[batch.members]
+        masks = bench.support.masks(batch.members.tolist()) if bench.info.masks else None
         nouns = [bench.info.noun] * len(labels)
         with torch.no_grad():
-            found = bench.method.similarities(features, bench.text, ("det", "seg"))
-            total = bench.method.loss(features, labels, masks, nouns)
+            found = bench.method.similarities(batch.features, bench.text, ("det", "seg"))
+            total = bench.method.loss(batch.features, labels, masks, nouns)
         parts = [det_loss(found["det"], labels).mean()]
         if masks is not None:
             parts.append(seg_loss(found["seg"], masks).mean())
@@ -236,19 +216,9 @@ def given_again(bench):
 @pytest.mark.usefixtures("given_again")
 def test_training(bench):
     method = bench.method
-    optimizers = [
-        torch.optim.Adam(parameters, lr=RATE, betas=ADAM_BETAS)
-        for parameters in method.groups().values()
-    ]
-    losses = []
-    for features, labels, masks in bench.batches():
-        loss = method.loss(features, labels, masks, [bench.info.noun] * len(labels)).mean()
-        losses.append(loss.item())
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
+    losses: list[float] = []
+    trainer = Trainer(method, RATE)
+    train(trainer, bench.support, range(len(bench.support)), report=losses.append)
     expected = [sum(parts) for parts in bench.expected["train_losses_at_1e-3"]]
     assert difference(losses, expected) < TRAINING
     check_norms(method, bench.expected["norms_after"])
@@ -371,7 +341,7 @@ def lesions() -> Tensor:
     return masks
 
 
-def train(method: MadCLIP, features: Tensor, masks: Tensor | None, steps: int = 2) -> None:
+def adapt(method: MadCLIP, features: Tensor, masks: Tensor | None, steps: int = 2) -> None:
     """Step all groups, as a training does."""
     optimizers = [torch.optim.Adam(own, lr=1e-2) for own in method.groups().values()]
     for _ in range(steps):
@@ -490,14 +460,14 @@ def test_without_contrast_each_class_has_its_own_direction(demo_clip, images):
 def test_state_and_restore(demo_clip, images, lesions):
     method = make(demo_clip)
     features = method.features(images)
-    train(method, features, lesions)
+    adapt(method, features, lesions)
     state = method.state()
     scores = method.score(features, None)["logits"]
     other = make(demo_clip, seed=1)
     assert not torch.equal(other.score(features, None)["logits"], scores)
     other.restore(other.check(state, Path("own.pth")))
     assert torch.equal(other.score(features, None)["logits"], scores)
-    train(method, features, lesions)
+    adapt(method, features, lesions)
     assert torch.equal(
         other.state()[ADAPTERS[0]]["0.fc1.0.weight"], state[ADAPTERS[0]]["0.fc1.0.weight"]
     )
@@ -509,9 +479,9 @@ def test_state_and_restore(demo_clip, images, lesions):
 def test_objects_without_masks_leave_fc3_as_it_was(demo_clip, images, lesions):
     method = make(demo_clip, masks=False)
     before = method.state()
-    train(method, method.features(images), None)
+    adapt(method, method.features(images), None)
     assert moved(before, method.state()) == {"fc1", "fc2", "prompt_learner"}
-    train(method, method.features(images), lesions)
+    adapt(method, method.features(images), lesions)
     assert moved(before, method.state()) == {"fc1", "fc2", "fc3", "prompt_learner"}
 
 
@@ -548,7 +518,7 @@ def test_text_is_computed_once_for_scores_and_anew_for_training(demo_clip, image
     method.score(features, None)
     method.prepare_scores()
     assert len(calls) == 1
-    train(method, features, lesions, steps=2)
+    adapt(method, features, lesions, steps=2)
     assert len(calls) == 3
     method.score(features, None)
     method.score(features, None)
@@ -657,7 +627,7 @@ def settings_of(method: MadCLIP) -> SimpleNamespace:
 def test_a_detector_gives_the_same_scores(demo_clip, demo_weights, images, contrast):
     method = make(demo_clip, contrast=contrast)
     features = method.features(images)
-    train(method, features, None)
+    adapt(method, features, None)
     tensors = method.tensors()
     source = Source(Path("x.detector"), demo_weights, CPU, "fp32")
     loaded = load(settings_of(method), tensors, source)

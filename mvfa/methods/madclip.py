@@ -8,7 +8,7 @@ E joint width.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +32,9 @@ from mvfa.forms import clip_arguments
 from mvfa.methods import catalog
 from mvfa.methods.base import Images, Method, Source, State
 from mvfa.methods.madclip_shots import MadclipVersions
-from mvfa.methods.madclip_text import PROMPTS, LearnedText, check_tower, without_tower
+from mvfa.methods.madclip_text import LearnedText, check_tower, without_tower
 from mvfa.options import Options
-from mvfa.predictions import ScoreForm
+from mvfa.score_form import ScoreForm
 from utils import upsample
 
 FORM = ScoreForm("mean", "sum")
@@ -89,8 +89,7 @@ class MadCLIP(Method):
 
     """
 
-    name: ClassVar[str] = catalog.MADCLIP
-    keys: ClassVar[tuple[str, ...]] = (*ADAPTERS, *PROMPTS)
+    name = catalog.MADCLIP
 
     def __init__(
         self,
@@ -114,7 +113,7 @@ class MadCLIP(Method):
         self.contrast = contrast
         width = clip.visual.width
         for key in ADAPTERS:
-            adapters = [LevelAdapter(width, clip.config.embed_dim, generator) for _ in levels]
+            adapters = [LevelAdapter(width, self.embed_dim, generator) for _ in levels]
             setattr(self, key, nn.ModuleList(adapters).to(self.device))
         self.prompts = LearnedText(clip, noun, generator) if text is None else None
         self.fixed = text is not None  # whether the text features are given, not computed
@@ -216,6 +215,15 @@ class MadCLIP(Method):
 
     # ---------------------------------------------------------------- scores
 
+    @property
+    def embed_dim(self) -> int:
+        """E, the width of the token features."""
+        return self.clip.config.embed_dim
+
+    def map_scores(self, *, few: bool) -> bool:  # noqa: ARG002
+        """Return whether an image's score is the maximum of its map: for objects with masks."""
+        return self.masks
+
     @torch.no_grad()
     def score(
         self,
@@ -266,7 +274,7 @@ class MadCLIP(Method):
 
     def no_text(self) -> Tensor:
         """Return memory for text features [E, 2]."""
-        return torch.empty(self.clip.config.embed_dim, 2, device=self.device)
+        return torch.empty(self.embed_dim, 2, device=self.device)
 
     def check(self, state: Mapping[str, Mapping[str, Tensor]], path: Path) -> State:
         """Return adapters and contexts of a checkpoint, or its fixed text features.

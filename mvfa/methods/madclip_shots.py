@@ -12,7 +12,6 @@ from utils import augment
 ZOOMS = (1.1, 1.15, 1.2, 1.3)
 JITTER = 0.2  # brightness and contrast factors are drawn from 1 - JITTER to 1 + JITTER
 BEFORE = 9  # versions of `utils.augment` before zooms and jitter; the mirrored ones come last
-THRESHOLD = 0.5  # of a mask's versions
 
 
 def zoom(images: Tensor, factor: float) -> Tensor:
@@ -63,11 +62,13 @@ class MadclipVersions:
         self.factors = (1.0, 1.0)
 
     def __call__(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Return [16 K, 3, S, S] float32 and [16 K, S, S] bool of [K, 3, S, S] and [K, S, S]."""
+        """Return versions of images [K, 3, S, S] and grey masks [K, S, S], float32 in [0, 1].
+
+        They are [16 K, 3, S, S] and [16 K, S, S]; jitter changes no mask.
+        """
         self.factors = (self.draw(), self.draw())
-        grey = masks[:, None]  # [K, 1, S, S]; jitter changes no mask
-        mask_versions = versions(grey, grey)[:, 0]  # [16 K, S, S]
-        return versions(images, jitter(images, *self.factors)), mask_versions > THRESHOLD
+        grey = masks[:, None]  # [K, 1, S, S]
+        return versions(images, jitter(images, *self.factors)), versions(grey, grey)[:, 0]
 
     def draw(self) -> float:
         """Draw a factor."""
