@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.catalog import ANY, HALF, PAPER_ORDER
+from mvfa.methods.catalog import METHODS, MVFA, MethodInfo
 from mvfa.recipe import RECIPES, SCORING_FIELDS
 from mvfa.run_schema import TRAINING
 from mvfa.schema import Entries, mapping, problem
@@ -52,11 +53,20 @@ def protocol_text(metrics: Mapping[str, Any]) -> str:
     if not options:
         return ""
     training = metrics.get("training") or {}
-    parts = [
-        setting_sentence(options, training, masks=bool(metrics.get("masks"))),
-        training_sentence(training),
-        backbone_sentence(options, metrics.get("weights") or {}),
-        recipe_sentence(options),
+    weights = metrics.get("weights") or {}
+    method = options.get("method", MVFA)
+    if method == MVFA:
+        parts = [
+            setting_sentence(options, training, masks=bool(metrics.get("masks"))),
+            training_sentence(training),
+            backbone_sentence(options, weights),
+            recipe_sentence(options),
+        ]
+    else:
+        info = METHODS[method]
+        parts = [rival_sentence(info, options, weights), info.summary]
+        parts += [training_sentence(training)] if info.keys else []
+    parts += [
         scores_sentence(options, metrics.get("calibrated") or {}),
         mask_sentence(options, metrics),
         images_sentence(options, metrics.get("test_images") or {}),
@@ -89,6 +99,23 @@ def setting_sentence(
         f"Few-shot anomaly detection on {name}: the adapters were trained on {shots} and as many "
         f"abnormal ones {drawn}{with_masks}, in eleven augmented versions each; the normal ones "
         "fill the memory bank."
+    )
+
+
+def rival_sentence(info: MethodInfo, options: Mapping[str, Any], weights: Mapping[str, Any]) -> str:
+    """Say which method another than MVFA is, which images it has, and which network reads them."""
+    shots = "no image of it"
+    if options.get("script") == "test_few":
+        count = options.get("shot")
+        also = "" if options.get("abnormal_shot") == 0 else " and as many abnormal"
+        drawn = draw_words(options)
+        shots = f"{count} normal{also} images of its valid/ ({drawn})"
+    file = Path(str(weights.get("file", "unknown"))).name
+    digest = str(weights.get("sha256", ""))[:DIGEST]
+    return (
+        f"Anomaly detection on {options.get('obj', 'an unknown object')} by {info.title}, given "
+        f"{shots}; the backbone ({file}, SHA-256 {digest}) is frozen and computes in "
+        f"{options.get('precision')}."
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mvfa.calibration import SOURCES, benjamini_hochberg, shift_warning
 from mvfa.detector import Detector
+from mvfa.methods.catalog import METHODS
 from prediction.options import PredictOptions
 from prediction.page import Summary, summarise, write_page
 from prediction.reading import Reading
@@ -26,10 +27,12 @@ def facts(detector: Detector, options: PredictOptions, threshold: Sequence[str])
     kind = {"few": f"{settings.shot}-shot", "normal": f"{settings.shot} normal shots"}
     normals = len(calibration.normal_scores)
     abnormals = len(calibration.abnormal_scores)
+    compared = METHODS[settings.method].sentences
+    sentences = f", sentences about “{settings.noun}”" if compared else ""
     unit = "cases" if calibration.by == "case" else "images"
     return {
         "Detector": f"{options.detector.name}: {settings.object}, "
-        f"{kind.get(settings.setting, 'zero-shot')}, sentences about “{settings.noun}”",
+        f"{METHODS[settings.method].title}, {kind.get(settings.setting, 'zero-shot')}{sentences}",
         "Calibration": f"{normals} normal and {abnormals} abnormal {unit}: "
         f"{SOURCES[calibration.source]}",
         "Threshold": " ".join(threshold),

@@ -18,17 +18,21 @@ class MethodInfo:
 
     Args:
         title: its name in tables.
+        summary: what is trained and what an image is compared with, in sentences.
         scripts: those that can run it; calibrate.py can what a test of its setting can.
         model: the backbone that --model_name names by default.
+        sentences: whether features are compared with text.
         keys: groups of tensors in its checkpoint; none: nothing is trained.
         defaults: values of flags that differ from MVFA's, by name.
 
     """
 
     title: str
+    summary: str
     scripts: tuple[str, ...]
     keys: tuple[str, ...] = ()
     model: str = "ViT-L-14-336"
+    sentences: bool = True
     defaults: dict[str, Any] = field(default_factory=dict)
 
     def runs(self, script: str) -> bool:
@@ -39,11 +43,15 @@ class MethodInfo:
 METHODS = {
     MVFA: MethodInfo(
         "MVFA",
+        "Adapters after four blocks are trained; their features are compared with sentences and "
+        "with a memory bank of normal images.",
         ("train_few", "test_few", "train_zero", "test_zero"),
         ("seg_adapters", "det_adapters"),
     ),
     MADCLIP: MethodInfo(
         "MadCLIP",
+        "Normal and abnormal adapters after the given blocks, and contexts of the sentences, were "
+        "trained on these images in sixteen augmented versions each; there is no memory bank.",
         ("train_few", "test_few"),
         (
             *("normal_det_adapters", "abnormal_det_adapters"),
@@ -51,9 +59,26 @@ METHODS = {
         ),
         defaults={"batch_size": 16, "epoch": 60, "learning_rate": 1e-3},
     ),
-    PATCH_MEMORY: MethodInfo("Patch memory (DINOv2)", ("test_few",), model="dinov2_vits14"),
-    CLIP: MethodInfo("CLIP", ("test_few", "test_zero")),
-    WINCLIP: MethodInfo("WinCLIP", ("test_few", "test_zero")),
+    PATCH_MEMORY: MethodInfo(
+        "Patch memory (DINOv2)",
+        "Nothing is trained: the patches of the normal images are the memory bank, and an image's "
+        "score is the mean of its largest 1 % of distances.",
+        ("test_few",),
+        model="dinov2_vits14",
+        sentences=False,
+    ),
+    CLIP: MethodInfo(
+        "CLIP",
+        "Nothing is trained: CLIP's own features are compared with sentences and, where there are "
+        "normal images, with a memory bank of them.",
+        ("test_few", "test_zero"),
+    ),
+    WINCLIP: MethodInfo(
+        "WinCLIP",
+        "Nothing is trained: features of windows of three sizes are compared with sentences and, "
+        "where there are normal images, with a memory bank of them.",
+        ("test_few", "test_zero"),
+    ),
 }
 
 
