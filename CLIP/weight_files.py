@@ -1,4 +1,4 @@
-"""Weight files of CLIP on disk: names, places and hashes. Needs no torch."""
+"""Weight files of backbones on disk: names, places and hashes. Needs no torch."""
 
 import json
 import os
@@ -12,6 +12,26 @@ from errors import IN_WHEEL, UserError
 
 CONFIGS = Path(__file__).parent / "model_configs"
 OTHER_FOLDER = "MVFA_WEIGHTS"  # environment variable
+DEMO_DINO = "dinov2-demo"
+DINO_PLACE = "https://dl.fbaipublicfiles.com/dinov2"
+
+
+def dino_models() -> dict[str, dict[str, Any]]:
+    """Return the DINOv2 towers by name: sizes, file name and URL; no hashes are published."""
+    models: dict[str, dict[str, Any]] = {}
+    for letter, width, blocks in (("s", 384, 12), ("b", 768, 12), ("l", 1024, 24)):
+        for registers in (0, 4):
+            base = f"dinov2_vit{letter}14"
+            file = f"{base}{'_reg4' if registers else ''}_pretrain.pth"
+            name = f"{base}_reg" if registers else base
+            sizes = {"width": width, "blocks": blocks, "registers": registers}
+            models[name] = {**sizes, "file": file, "url": f"{DINO_PLACE}/{base}/{file}"}
+    demo = {"width": 64, "blocks": 4, "registers": 0, "file": f"{DEMO_DINO}.pth", "url": None}
+    return models | {DEMO_DINO: demo}
+
+
+DINO_MODELS = dino_models()
+DEMO_MODELS = {"ViT-demo": "synthetic.network", DEMO_DINO: "synthetic.dino"}  # who writes them
 
 
 def weights_folder(in_wheel: bool = IN_WHEEL) -> Path:
@@ -55,7 +75,7 @@ def weight_path(name: str | None, path: Path | None) -> Path:
     Raises UserError, which says how to get the file, if it does not exist or the name is unknown;
     ValueError without both name and path.
     """
-    model = None if name is None else known_model(name)
+    model = None if name is None else DINO_MODELS.get(name) or known_model(name)
     if path is not None:
         file = path
     elif model is not None:
@@ -68,8 +88,8 @@ def weight_path(name: str | None, path: Path | None) -> Path:
         remedy = f"run python prepare_data.py download {model['asset']}, or pass --clip_path FILE"
     elif model is not None and model["url"]:
         remedy = f"download {model['url']} to there, or pass --clip_path FILE"
-    elif name == "ViT-demo":
-        remedy = "`mvfa-demo`" if IN_WHEEL else "`make demo` or `python -m synthetic.network`"
+    elif name in DEMO_MODELS:
+        remedy = "`mvfa-demo`" if IN_WHEEL else f"`make demo` or `python -m {DEMO_MODELS[name]}`"
         remedy += " writes them"
     else:
         remedy = "pass an existing file with --clip_path FILE"

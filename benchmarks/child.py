@@ -122,8 +122,8 @@ def score_as_test_few(detector: str, weights: str, data: str, count: str) -> dic
     for number in (WARM_UP, int(count)):
         start = time.perf_counter()
         images = ImageSet(records[:number], side)
-        loader = FeatureLoader(images, known.model, device=known.device, batch_size=TEST_BATCH)
-        predict(known.model, loader, known.text, known.bank, masks=True, form=known.form)
+        loader = FeatureLoader(images, known.method, device=known.device, batch_size=TEST_BATCH)
+        predict(known.method, loader, known.bank)
         seconds.append(time.perf_counter() - start)
     return {"seconds": seconds[-1]}
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from torch import Tensor
-
 from benchmarks.measure import (
     Product,
     Row,
@@ -27,14 +25,9 @@ from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.environment import set_up
 from mvfa.evaluation import Maps
 from mvfa.features import FeatureLoader
-from mvfa.forms import (
-    adapter_form,
-    clip_arguments,
-    memory_arguments,
-    objective,
-    score_arguments,
-)
+from mvfa.forms import adapter_form, clip_arguments
 from mvfa.loaders import Loaders
+from mvfa.methods.mvfa import Mvfa
 from mvfa.options import DEFAULT_SEED, parse
 from mvfa.packing import packed_steps
 from mvfa.recipe import LEVELS
@@ -67,16 +60,17 @@ class Pair:
         self.clip = create_model(**clip_arguments(self.options, self.env))
         levels = self.options.features_list
         form = adapter_form(self.options.recipe)
-        self.model = MVFA(self.clip.visual, self.clip.config.embed_dim, levels, form, generator)
-        self.loaders = Loaders(self.model, self.options, self.env)
+        model = MVFA(self.clip.visual, self.clip.config.embed_dim, levels, form, generator)
+        recipe = self.options.recipe
+        info = object_info(OBJECT)
+        # [E, 2] of the object: random ones give denormal numbers, which are slow
+        cache = self.options.text_cache
+        self.text = cached_text_features(self.clip, NOUN, self.env.precision, cache)
+        self.method = Mvfa(model, {NOUN: self.text}, recipe, info, s.side, self.clip.weight_file)
+        self.loaders = Loaders(self.method, self.options, self.env)
         rate = self.options.learning_rate
         self.rival = Rival(s.weights, s.side, levels, s.device, rate, self.options.seed)
         self.product = Product(2048 if s.quick else 4096, s.device)
-
-    @property
-    def text(self) -> Tensor:
-        """Text features [E, 2] of the object: random ones give denormal numbers, which are slow."""
-        return cached_text_features(self.clip, NOUN, self.env.precision, self.options.text_cache)
 
     @cached_property
     def support(self) -> Support:
@@ -130,16 +124,14 @@ def image(settings: Settings) -> list[Row]:
     info = object_info(OBJECT)
     records = list_split(pair.data / "data", info, "test")
     tests = ImageSet(records[:: len(records) // count][:count], side)
-    arguments = memory_arguments(pair.options, info, pair.env)
     support_loader = pair.loaders.scoring(pair.support)
-    bank = build_memory(pair.model, support_loader, pair.support.normal, **arguments)
+    bank = build_memory(pair.method, support_loader, pair.support.normal)
     loaders: list[FeatureLoader] = []  # the latest one
 
     pair.rival("prepare", pair.text, bank, tests.records)
 
     def ours() -> None:
-        arguments = score_arguments(pair.options, info)
-        for _ in Maps(predict(pair.model, loaders[-1], pair.text, bank, **arguments)):
+        for _ in Maps(predict(pair.method, loaders[-1], bank)):
             pass
 
     def first() -> None:
@@ -175,13 +167,10 @@ def step(settings: Settings) -> list[Row]:
     """Measure a few-shot training step of one image with a mask."""
     pair = Pair(settings)
     support = pair.support
-    recipe = pair.options.recipe
-    rate = pair.options.learning_rate
-    trainer = Trainer(pair.model, objective(recipe), rate, pair.env.precision)
-    fast_steps = packed_steps(pair.model, pair.options, pair.env)
+    trainer = Trainer(pair.method, pair.options.learning_rate, pair.env.precision)
+    fast_steps = packed_steps(pair.method, pair.options, pair.env)
     loader = pair.loaders.training(support)
     order = [0, len(support) // 2]  # an abnormal and a normal image
-    text = {NOUN: pair.text}
     list(loader.batches(order))  # caches the features
 
     pair.rival(
@@ -192,7 +181,7 @@ def step(settings: Settings) -> list[Row]:
 
     def ours() -> None:
         with fast_steps:
-            train(trainer, loader, text, order)
+            train(trainer, loader, order)
 
     times = in_turn(
         {"baseline": lambda: pair.rival("steps"), "ours": ours, "product": pair.product},

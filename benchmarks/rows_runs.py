@@ -8,11 +8,10 @@ from statistics import median
 import torch
 
 from benchmarks.measure import Growth, Row, Settings, fresh
-from CLIP.adapter import MVFA
+from CLIP.adapter import HEADS, MVFA
 from CLIP.weights import create_model
 from dataset.catalog import object_info
 from dataset.layout import IMAGES, LABELS, MASKS, image_folder, list_images, object_folder
-from mvfa import checkpoint
 from mvfa.forms import adapter_form
 from mvfa.memory import available_memory
 from mvfa.recipe import LEVELS, RECIPES
@@ -108,7 +107,8 @@ def small_model(folder: Path) -> list[str]:
     form = adapter_form(RECIPES["released"])
     generator = torch.Generator().manual_seed(0)
     mvfa = MVFA(clip.visual, clip.config.embed_dim, LEVELS, form, generator)
-    torch.save(checkpoint.adapter_state(mvfa), folder / "adapters.pth")
+    adapters = {f"{head}_adapters": mvfa.adapters(head).state_dict() for head in HEADS}
+    torch.save(adapters, folder / "adapters.pth")
     model = ["--clip_path", str(weights), "--img_size", str(SMALL_SIDE)]
     return [*model, "--ckpt", str(folder / "adapters.pth")]
 

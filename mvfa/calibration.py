@@ -304,7 +304,7 @@ def describe(calibration: Calibration, chosen: Threshold, reason: str = "") -> s
     if reason:
         said.append(f"The rule {chosen.rule} is the default here: {reason}.")
     if calibration.source == LEFT_OUT:
-        said.append("The adapters were trained on these images, so the true rates are higher.")
+        said.append("If adapters were trained on these images, the true rates are higher.")
     if calibration.selection_used_it:
         said.append("These images also chose the epoch of the adapters, so rates may be higher.")
     return " ".join(said)

@@ -13,8 +13,8 @@ from dataset.catalog import object_info
 from dataset.shots import RANDOM_DRAW, Shots, choose_shots
 from loss import Objective
 from mvfa import forms
-from mvfa.predictions import ScoreForm
 from mvfa.recipe import RECIPES
+from mvfa.score_form import ScoreForm
 from synthetic.images import write_demo
 from synthetic.network import write_demo_weights
 from synthetic.standin import write_standin

@@ -21,6 +21,7 @@ from mvfa.detector_settings import Settings
 from mvfa.evaluation import fuse
 from mvfa.forms import adapter_form
 from mvfa.recipe import RECIPES, Recipe
+from tests.methods import mvfa_method
 
 LEVELS = (1, 2, 3, 4)
 ROWS = 40  # of the memory bank
@@ -71,7 +72,16 @@ def random_detector(
     text = normalize(torch.randn(width, 2, generator=generator), dim=0)
     rows = torch.randn(len(LEVELS), ROWS, width, generator=generator)
     bank = list(normalize(rows, dim=-1)) if few else None
-    detector = Detector(model, text, bank, settings)
+    method = mvfa_method(
+        model,
+        {settings.noun: text},
+        noun=settings.noun,
+        masks=masks,
+        recipe=recipe,
+        side=settings.img_size,
+        weights=weights,
+    )
+    detector = Detector(method, bank, settings)
     calibrate(detector, random_images(6, settings.img_size))
     return detector
 

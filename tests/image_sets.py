@@ -7,7 +7,11 @@ from CLIP.adapter import MVFA
 from CLIP.model import CLIP
 from dataset.items import Item, pack_mask
 from mvfa.features import FeatureLoader
+from mvfa.methods.base import Method
+from mvfa.methods.mvfa import Mvfa
+from mvfa.recipe import Recipe
 from tests.conftest import released_form
+from tests.methods import mvfa_method
 
 LEVELS = (1, 2, 4)  # blocks with adapters, of the four blocks of the tiny CLIP
 CPU = torch.device("cpu")
@@ -54,6 +58,20 @@ def drawn_text() -> dict[str, torch.Tensor]:
     }
 
 
-def loader(mvfa: MVFA, source: Pictures, batch_size: int = 4, **settings) -> FeatureLoader:
+def drawn_method(
+    clip: CLIP,
+    seed: int = 0,
+    *,
+    noun: str = "Brain",
+    masks: bool = True,
+    recipe: Recipe | None = None,
+    side: int = 32,
+) -> Mvfa:
+    """Return MVFA with `drawn_adapters` and `drawn_text`."""
+    model = drawn_adapters(clip, seed)
+    return mvfa_method(model, drawn_text(), noun=noun, masks=masks, recipe=recipe, side=side)
+
+
+def loader(method: Method, source: Pictures, batch_size: int = 4, **settings) -> FeatureLoader:
     """Return a feature loader on the CPU."""
-    return FeatureLoader(source, mvfa, device=CPU, batch_size=batch_size, **settings)
+    return FeatureLoader(source, method, device=CPU, batch_size=batch_size, **settings)

@@ -21,10 +21,12 @@ from mvfa import checkpoint
 from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.evaluation import Evaluation, evaluate
 from mvfa.features import FeatureLoader
+from mvfa.methods.mvfa import Mvfa
 from mvfa.predictions import Predictions
 from mvfa.recipe import LEVELS
 from prompt import text_features
-from tests.conftest import released_form, released_objective, released_scores
+from tests.conftest import released_form
+from tests.methods import load_mvfa, mvfa_method, recipe_of
 
 REFERENCE = Path(__file__).parent / "reference"
 EXPECTED = json.loads((REFERENCE / "expected.json").read_text())
@@ -49,7 +51,7 @@ class Bench:
         self.clip = create_model(
             None, folder / "standin.pt", image_size=SIDE, activation=activation
         )
-        self.adapters = checkpoint.load(folder / "adapters.pth")
+        self.adapters = load_mvfa(folder / "adapters.pth")
         self.text = text_features(self.clip, self.info.noun)
         normal = image_folder(REFERENCE / "data", obj, "valid", "good")
         abnormal = image_folder(REFERENCE / "data", obj, "valid", "Ungood")
@@ -63,29 +65,30 @@ class Bench:
         self.support_loader = self.loader(self.support, 22)
         list(self.support_loader.batches())
 
+    def method(self, **changes) -> Mvfa:
+        """Build MVFA with the reference's adapters, of the released recipe with some changes."""
+        model = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS, released_form())
+        recipe = recipe_of(**changes)
+        text = {self.info.noun: self.text}
+        aim = {"noun": self.info.noun, "masks": self.info.masks}
+        method = mvfa_method(model, text, recipe=recipe, side=SIDE, **aim)
+        checkpoint.apply(method, self.adapters)
+        return method
+
     def mvfa(self) -> MVFA:
         """Build a model with the reference's adapters."""
-        mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS, released_form())
-        checkpoint.apply(mvfa, self.adapters)
-        return mvfa
+        return self.method().model
 
     def loader(self, source, batch_size: int) -> FeatureLoader:
-        return FeatureLoader(source, self.mvfa(), device=CPU, batch_size=batch_size, cache_gb=1)
+        return FeatureLoader(source, self.method(), device=CPU, batch_size=batch_size, cache_gb=1)
 
     def memory(self, class_token: bool = True) -> list[Tensor]:
-        return build_memory(
-            self.mvfa(),
-            self.support_loader,
-            self.support.normal,
-            masks=self.info.masks,
-            class_token=class_token,
-        )
+        method = self.method(bank_class_token=class_token)
+        return build_memory(method, self.support_loader, self.support.normal)
 
     def predictions(self, few: bool) -> Predictions:
         bank = self.memory() if few else None
-        masks = self.info.masks
-        form = released_scores()
-        return predict(self.mvfa(), self.test_loader, self.text, bank, masks=masks, form=form)
+        return predict(self.method(), self.test_loader, bank)
 
     def evaluation(self, few: bool) -> Evaluation:
         return evaluate(self.predictions(few))
@@ -93,12 +96,13 @@ class Bench:
     @torch.no_grad()
     def loss(self) -> float:
         """Return the mean loss of the support set with the reference's adapters."""
-        trainer = Trainer(self.mvfa(), released_objective(), 0.0)
+        method = self.method()
         losses = []
         for batch in self.support_loader.batches():
             masks = self.support.masks[batch.members] if self.info.masks else None
             labels = self.support.labels[batch.members]
-            losses.append(trainer.loss(batch.features, labels, masks, self.text))
+            nouns = [self.info.noun] * len(labels)
+            losses.append(method.loss(batch.features, labels, masks, nouns))
         return torch.cat(losses).mean().item()
 
     def train(self, rate: float, steps: int = 44, **settings) -> tuple[list[float], MVFA]:
@@ -106,11 +110,10 @@ class Bench:
 
         Returns their losses and the trained model.
         """
-        mvfa = self.mvfa()
+        method = self.method()
         losses: list[float] = []
-        trainer = Trainer(mvfa, released_objective(), rate, **settings)
-        text = {self.info.noun: self.text}
+        trainer = Trainer(method, rate, **settings)
         self.support_loader.batch_size = 1
-        train(trainer, self.support_loader, text, range(steps), report=losses.append)
+        train(trainer, self.support_loader, range(steps), report=losses.append)
         self.support_loader.batch_size = 22
-        return losses, mvfa
+        return losses, method.model

@@ -22,9 +22,8 @@ from tests.conftest import (
     TOLERANCE,
     listed_shots,
     released_form,
-    released_objective,
-    released_scores,
 )
+from tests.methods import load_mvfa, mvfa_method
 
 CPU = torch.device("cpu")
 SIDE = 40  # differs from the tiny network's position grid, so that the grid is resized
@@ -48,21 +47,26 @@ class Both:
         self.tests = evaluation_set(root / "data", self.info, SIDE)
         self.model = load(weights, SIDE, LEVELS, "cpu", SEED)
         self.clip = create_model(None, weights, image_size=SIDE)
-        self.mvfa = MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS, released_form())
+        self.text = text_features(self.clip, self.info.noun)
+        self.method = mvfa_method(
+            MVFA(self.clip.visual, self.clip.config.embed_dim, LEVELS, released_form()),
+            {self.info.noun: self.text},
+            noun=self.info.noun,
+            masks=self.info.masks,
+            side=SIDE,
+        )
         theirs = {
             f"{head}_adapters": getattr(self.model, f"{head}_adapters").state_dict()
             for head in HEADS
         }
-        checkpoint.apply(self.mvfa, checkpoint.Checkpoint(theirs, {}, weights))
-        self.text = text_features(self.clip, self.info.noun)
+        checkpoint.apply(self.method, checkpoint.Checkpoint(theirs, {}, weights))
 
     def loader(self, source) -> FeatureLoader:
-        return FeatureLoader(source, self.mvfa, device=CPU, batch_size=3)
+        return FeatureLoader(source, self.method, device=CPU, batch_size=3)
 
     def bank(self) -> list[torch.Tensor]:
         loader = self.loader(self.support)
-        masks = self.info.masks
-        return build_memory(self.mvfa, loader, self.support.normal, masks=masks, class_token=True)
+        return build_memory(self.method, loader, self.support.normal)
 
     def results(self, few: bool):
         """Evaluate the test split with the baseline and with the program."""
@@ -73,9 +77,7 @@ class Both:
             baseline.score_image(self.model, record, self.text, bank, SIDE, outputs)
         loader = self.loader(self.tests)
         bank = self.bank() if few else None
-        form = released_scores()
-        predictions = predict(self.mvfa, loader, self.text, bank, masks=self.info.masks, form=form)
-        return baseline.evaluate(outputs), evaluate(predictions)
+        return baseline.evaluate(outputs), evaluate(predict(self.method, loader, bank))
 
 
 @pytest.fixture(params=OBJECTS)
@@ -119,8 +121,8 @@ def test_losses_of_the_first_steps(both):
         )
     loader = both.loader(both.support)
     loader.batch_size = 1
-    trainer = Trainer(both.mvfa, released_objective(), 1e-3)
-    train(trainer, loader, {both.info.noun: both.text}, order, report=ours.append)
+    trainer = Trainer(both.method, 1e-3)
+    train(trainer, loader, order, report=ours.append)
     assert len(set(ours)) == len(ours)
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)  # rounding grows from step to step
     backbone = both.model.network.visual.conv1.weight
@@ -152,5 +154,5 @@ def test_whole_runs_agree(tiny_path, demo_root, tmp_path, capsys, obj):
         assert result.pixel_auroc == pytest.approx(expected["pixel_auroc"], abs=1e-4)
     best = max(theirs, key=baseline.Result.selection)
     np.testing.assert_allclose(best.scores, ours.scores, atol=1e-3)
-    saved = checkpoint.load(tmp_path / "ckpt" / f"{obj}.pth")
+    saved = load_mvfa(tmp_path / "ckpt" / f"{obj}.pth")
     assert len(saved.adapters["seg_adapters"]) == 2 * len(LEVELS)

@@ -12,7 +12,7 @@ from errors import UserError
 from mvfa import caches
 from mvfa.caches import CacheBudget, DecodedImages, allocate, divide, reserve
 from mvfa.distributed import World
-from tests.image_sets import CPU, Pictures, drawn_adapters
+from tests.image_sets import CPU, Pictures, drawn_method
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_images_in_memory_are_not_cached_decoded(budget, expected):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_loaders_share_a_budget(tiny, processes):
     """First come, first served: 8 images, then what is left, then nothing."""
-    mvfa = drawn_adapters(tiny)
+    method = drawn_method(tiny)
     image = 17 * 64 * 4
     budget = CacheBudget(processes * 10 * image / 1e9, World(0, processes))
-    taken = [budget.take(Pictures(8), mvfa) for _ in range(3)]
+    taken = [budget.take(Pictures(8), method) for _ in range(3)]
     assert taken == pytest.approx([8 * image / 1e9, 2 * image / 1e9, 0], abs=2e-9)
 
 

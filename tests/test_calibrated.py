@@ -15,13 +15,15 @@ from dataset.medical_few import Support, evaluation_set
 from dataset.shots import Shots, choose_shots
 from mvfa import Detector, scoring
 from mvfa.calibrated import known_values
-from mvfa.calibration_set import calibration_images, in_image_order, leave_one_out
+from mvfa.calibration_set import calibration_images, leave_one_out, shot_of_rows
 from mvfa.distributed import World
 from mvfa.engine import build_memory, predict
 from mvfa.evaluation import constants_of, evaluate, fuse, joined
 from mvfa.features import FeatureLoader
+from mvfa.methods.mvfa import Mvfa
 from mvfa.options import parse
-from tests.conftest import listed_shots, released_form, released_scores
+from tests.conftest import listed_shots, released_form
+from tests.methods import Aim, mvfa_method
 from tests.script_runs import Runs
 
 CPU = torch.device("cpu")
@@ -134,20 +136,17 @@ def best_threshold(detector, runs: Runs, obj: str) -> float:
     return float(thresholds[dice[:-1].argmax()])
 
 
-def test_scores_in_the_scale_of_the_constants(model, demo_root):
+def test_scores_in_the_scale_of_the_constants(method, demo_root):
     """Those of valid/ are scaled by their own ranges, those of the test by one line."""
     loader = {}
     for split in ("valid", "test"):
         images = ImageSet(list_split(demo_root / "data", object_info("Brain"), split), SIDE)
-        loader[split] = FeatureLoader(images, model, device=CPU, batch_size=4)
-    text = torch.nn.functional.normalize(torch.randn(64, 2, generator=seeded(1)), dim=0)
-    bank = memory(model, listed_shots(demo_root, "Brain", 2))
+        loader[split] = FeatureLoader(images, method, device=CPU, batch_size=4)
+    bank = memory(method, listed_shots(demo_root, "Brain", 2))
     for masks in (True, False):
-        form = released_scores()
-        made = {
-            split: predict(model, source, text, bank, masks=masks, form=form, maps=True)
-            for split, source in loader.items()
-        }
+        method.aim(Aim(masks=masks))
+        form = method.form
+        made = {split: predict(method, source, bank, maps=True) for split, source in loader.items()}
         known = known_values(made["valid"])
         assert (known.pixel_threshold is not None) == masks
         same = evaluate(made["valid"], None, known.constants)
@@ -165,10 +164,6 @@ def test_scores_in_the_scale_of_the_constants(model, demo_root):
         found = tested.factor * tested.scores + tested.addend
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(found, tested.scores, atol=1e-2)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_normal_shots_only_are_calibrated_too(runs):
@@ -259,57 +254,66 @@ def test_one_label_is_enough_for_constants(runs, tmp_path):
 # ---------------------------------------------------------------- leaving one out
 
 
-def memory(model, shots: Shots) -> list[torch.Tensor]:
-    support = Support(Shots(shots.normal, []), object_info("Brain"), SIDE)
-    loader = FeatureLoader(support, model, device=CPU, batch_size=44)
-    return build_memory(model, loader, support.normal, masks=True, class_token=True, size=11)
+def normal_versions(shots: Shots) -> Support:
+    return Support(Shots(shots.normal, []), object_info("Brain"), SIDE)
+
+
+def memory(method: Mvfa, shots: Shots) -> list[torch.Tensor]:
+    support = normal_versions(shots)
+    loader = FeatureLoader(support, method, device=CPU, batch_size=44)
+    return build_memory(method, loader, support.normal, 11)
+
+
+def owners(method: Mvfa, shots: Shots) -> torch.Tensor:
+    return shot_of_rows(method, normal_versions(shots), len(shots.normal), 11, World())
 
 
 @pytest.fixture
-def model(tiny) -> MVFA:
+def method(tiny) -> Mvfa:
     generator = torch.Generator().manual_seed(0)
-    return MVFA(tiny.visual, 64, (1, 2, 3, 4), released_form(), generator)
+    return mvfa_method(MVFA(tiny.visual, 64, (1, 2, 3, 4), released_form(), generator))
 
 
-def test_a_bank_without_a_shot_is_the_bank_of_the_others(model, demo_root):
+def test_a_bank_without_a_shot_is_the_bank_of_the_others(method, demo_root):
     shots = listed_shots(demo_root, "Brain", 4)
-    whole = memory(model, shots)
-    for left_out, bank in enumerate(leave_one_out(whole, 4)):
+    whole = memory(method, shots)
+    banks = list(leave_one_out(whole, owners(method, shots), 4))
+    for left_out, bank in enumerate(banks):
         others = [r for i, r in enumerate(shots.normal) if i != left_out]
-        for level, expected in zip(bank, memory(model, Shots(others, [])), strict=True):
+        for level, expected in zip(bank, memory(method, Shots(others, [])), strict=True):
             torch.testing.assert_close(level, expected)
-    banks = list(leave_one_out(whole, 4))
     assert len(banks) == 4
     assert len(banks[0][0]) == len(whole[0]) * 3 // 4
 
 
-def test_a_left_out_shot_is_no_longer_its_own_neighbour(model, demo_root):
+def test_a_left_out_shot_is_no_longer_its_own_neighbour(method, demo_root):
     """With the whole bank a shot's distance is zero: constants of that would be useless."""
     shots = listed_shots(demo_root, "Brain", 4)
-    whole = memory(model, shots)
-    text = torch.eye(64)[:, :2]
+    whole = memory(method, shots)
+    others = leave_one_out(whole, owners(method, shots), 4)
     tops = {"whole": [], "others": []}
-    for record, bank in zip(shots.normal, leave_one_out(whole, 4), strict=True):
-        loader = FeatureLoader(ImageSet([record], SIDE), model, device=CPU, batch_size=1)
+    for record, bank in zip(shots.normal, others, strict=True):
+        loader = FeatureLoader(ImageSet([record], SIDE), method, device=CPU, batch_size=1)
         for name, used in (("whole", whole), ("others", bank)):
-            made = predict(model, loader, text, used, masks=True, form=released_scores())
-            tops[name].append(constants_of(made))
+            tops[name].append(constants_of(predict(method, loader, used)))
     assert joined(tops["whole"]).memory_map[1] < 1e-4
     assert joined(tops["others"]).memory_map[1] > 1e-2
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("size", [1, 4, 8])
-def test_banks_of_several_processes_are_put_in_order(processes, size):
-    images = 22
-    rows = 3
-    bank = torch.arange(images * rows).view(-1, 1)
-    shares = []
+def test_rows_of_several_processes_are_those_of_their_shots(
+    method, demo_root, monkeypatch, processes, size
+):
+    """Also where images add different numbers of rows."""
+    support = normal_versions(listed_shots(demo_root, "Brain", 2))
+    counts = {image.numpy().tobytes(): 1 + i % 3 for i, image in enumerate(support.images)}
+    assert len(counts) > 11
+    monkeypatch.setattr(method, "bank_rows", lambda image: counts[image.numpy().tobytes()])
+    expected = []
     for rank in range(processes):
-        for own, _ in World(rank, processes).share(range(images), size):
-            shares += [bank.view(images, rows, 1)[i] for i in own]
-    gathered = torch.cat(shares)
-    (ordered,) = in_image_order([gathered], images, size, World(0, processes))
-    assert torch.equal(ordered, bank)
-    if processes > 1 and processes * size < images:
-        assert not torch.equal(gathered, bank)
+        for own, _ in World(rank, processes).share(range(22), size):
+            for i in own:
+                expected += [i % 2] * method.bank_rows(support[i].image)
+    found = shot_of_rows(method, support, 2, size, World(0, processes))
+    assert found.tolist() == expected

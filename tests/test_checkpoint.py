@@ -15,7 +15,8 @@ from errors import UserError
 from mvfa import checkpoint
 from mvfa.state_file import read_state
 from tests.conftest import released_form
-from tests.image_sets import drawn_adapters
+from tests.image_sets import drawn_method
+from tests.methods import load_mvfa
 from tests.script_runs import ROOT, Runs
 
 
@@ -25,26 +26,24 @@ def runs(tiny_path, demo_root, tmp_path) -> Runs:
 
 
 def test_adapters_come_back_to_the_bit(tiny, tmp_path):
-    first = drawn_adapters(tiny, seed=1)
+    first = drawn_method(tiny, seed=1)
     path = tmp_path / "deep" / "adapters.pth"
-    checkpoint.save(path, checkpoint.adapter_state(first), {"object": "Brain"})
-    second = drawn_adapters(tiny, seed=2)
-    loaded = checkpoint.load(path)
+    checkpoint.save(path, first.state(), {"object": "Brain"})
+    second = drawn_method(tiny, seed=2)
+    loaded = load_mvfa(path)
     checkpoint.apply(second, loaded)
     assert loaded.about["object"] == "Brain"
     for head in ("seg", "det"):
-        pairs = zip(
-            first.adapters(head).parameters(), second.adapters(head).parameters(), strict=True
-        )
+        pairs = zip(first.groups()[head], second.groups()[head], strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_equal_adapters_are_equal_files(tiny, tmp_path):
     """Whatever the name of the file."""
-    adapters = checkpoint.adapter_state(drawn_adapters(tiny))
+    adapters = drawn_method(tiny).state()
     for name in ("one.pth", "two.pth"):
         checkpoint.save(tmp_path / name, adapters, {})
-        assert checkpoint.load(tmp_path / name).adapters.keys() == adapters.keys()
+        assert load_mvfa(tmp_path / name).adapters.keys() == adapters.keys()
     assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "two.pth").read_bytes()
 
 
@@ -70,19 +69,19 @@ def test_other_files_are_refused(tmp_path, content, message):
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(UserError, match=message):
-        checkpoint.load(path)
+        load_mvfa(path)
 
 
 def test_matrices_of_another_model_are_refused_whole(tiny, tmp_path):
     """Nothing is changed, not even by the matrices that fit."""
-    model = drawn_adapters(tiny)
-    adapters = checkpoint.adapter_state(model)
+    method = drawn_method(tiny)
+    adapters = method.state()
     changed = {name: value + 1 for name, value in adapters["seg_adapters"].items()}
     wrong = {"seg_adapters": changed, "det_adapters": {"0.fc1.0.weight": torch.zeros(2, 2)}}
     checkpoint.save(tmp_path / "wrong.pth", wrong, {})
     with pytest.raises(UserError, match=r"the det adapters of .*wrong\.pth do not fit"):
-        checkpoint.apply(model, checkpoint.load(tmp_path / "wrong.pth"))
-    after = checkpoint.adapter_state(model)
+        checkpoint.apply(method, load_mvfa(tmp_path / "wrong.pth"))
+    after = method.state()
     for name, value in adapters["seg_adapters"].items():
         assert torch.equal(value, after["seg_adapters"][name])
 

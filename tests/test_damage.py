@@ -17,6 +17,7 @@ from CLIP.hashing import sha256
 from mvfa import checkpoint
 from mvfa.run_files import sealed
 from report.study import DONE, FAILED
+from tests.methods import load_mvfa
 
 
 def flags(root: Path, demo_root: Path, weights: Path, *more: object) -> list[str]:
@@ -151,7 +152,7 @@ def test_a_test_of_other_adapters_is_run_again(study):
     root, again = study
     metrics = only(root, "*/train/metrics.json")
     path = only(root, "*/*.pth")
-    found = checkpoint.load(path)
+    found = load_mvfa(path)
     adapters = {
         head: {name: value + 1e-3 for name, value in matrices.items()}
         for head, matrices in found.adapters.items()
@@ -176,7 +177,7 @@ def check_equal(root: Path, whole: Path) -> None:
         assert (root / name).read_bytes() == (whole / name).read_bytes()
     one, other = (only(folder, "*/test_few*/scores.csv") for folder in (root, whole))
     assert one.read_bytes() == other.read_bytes()
-    first, second = (checkpoint.load(only(folder, "*/*.pth")).adapters for folder in (root, whole))
+    first, second = (load_mvfa(only(folder, "*/*.pth")).adapters for folder in (root, whole))
     for head, matrices in first.items():
         assert all(torch.equal(matrices[name], second[head][name]) for name in second[head])
 

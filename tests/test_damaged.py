@@ -91,16 +91,15 @@ def test_every_error_of_a_decoder_is_one_line(image, monkeypatch, error):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_worker_hands_its_error_on(demo_root, monkeypatch, tiny, error, workers):
     """Before, those of these classes were a traceback of 28 lines."""
-    from CLIP.adapter import MVFA
-    from tests.conftest import released_form
+    from tests.image_sets import drawn_method
 
     def fail(*_arguments: object, **_settings: object):
         raise error
 
     source = ImageSet(list_split(demo_root / "data", object_info("Chest"), "test"), 32)
-    model = MVFA(tiny.visual, 64, (1, 2, 3, 4), released_form())
+    method = drawn_method(tiny)
     loader = FeatureLoader(
-        source, model, device=torch.device("cpu"), batch_size=2, scaling="none", workers=workers
+        source, method, device=torch.device("cpu"), batch_size=2, workers=workers
     )
     monkeypatch.setattr(Image.Image, "convert", fail)
     message = one_line(lambda: next(iter(loader.batches([0, 1]))))

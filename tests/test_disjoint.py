@@ -12,7 +12,8 @@ from errors import UserError
 from mvfa.disjoint import subset
 from mvfa.evaluation import evaluate
 from mvfa.options import parse
-from mvfa.predictions import Predictions, ScoreForm
+from mvfa.predictions import Predictions
+from mvfa.score_form import ScoreForm
 from synthetic.images import write_demo
 from tests.script_runs import Runs
 

@@ -10,7 +10,7 @@ from mvfa.environment import compile_network, set_up
 from mvfa.locks import released
 from mvfa.options import parse
 from mvfa.run_files import FILES
-from tests.image_sets import drawn_adapters
+from tests.image_sets import drawn_method
 from utils import choose_device
 
 
@@ -96,11 +96,11 @@ def test_a_device_without_numbers_is_refused(device):
 
 
 def test_compilation_needs_a_compiler(monkeypatch, tiny, tmp_path):
-    model = drawn_adapters(tiny)
+    method = drawn_method(tiny)
     monkeypatch.setattr(environment.shutil, "which", lambda _: None)
-    monkeypatch.setattr(model, "compile", lambda: pytest.fail("compiled"))
+    monkeypatch.setattr(method, "compile_network", lambda: pytest.fail("compiled"))
     cpu = torch.device("cpu")
     arguments = f"--obj Brain --out {tmp_path}".split()
-    compile_network(model, parse("test_few", arguments), cpu)
+    compile_network(method, parse("test_few", arguments), cpu)
     with pytest.raises(UserError, match=r"--compile yes needs a C\+\+ compiler on a CPU"):
-        compile_network(model, parse("test_few", [*arguments, "--compile", "yes"]), cpu)
+        compile_network(method, parse("test_few", [*arguments, "--compile", "yes"]), cpu)

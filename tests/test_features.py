@@ -12,14 +12,14 @@ from dataset.medical_few import evaluation_set
 from errors import UserError
 from mvfa import features
 from mvfa.features import prepare
-from tests.image_sets import CPU, Pictures, drawn_adapters, loader
+from tests.image_sets import CPU, Pictures, drawn_method, loader
 
 
 def test_cached_features_change_nothing(tiny):
-    mvfa = drawn_adapters(tiny)
+    method = drawn_method(tiny)
     pictures = Pictures(7)
-    plain = loader(mvfa, pictures, 3)
-    cached = loader(mvfa, pictures, 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
+    plain = loader(method, pictures, 3)
+    cached = loader(method, pictures, 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
     order = [5, 0, 6, 3, 1, 2, 4]
     for _ in range(3):
         for a, b in zip(plain.batches(order), cached.batches(order), strict=True):
@@ -31,17 +31,17 @@ def test_cached_features_change_nothing(tiny):
 
 def test_masks_of_images_that_have_them_are_remembered(tiny):
     pictures = Pictures(7)
-    batches = loader(drawn_adapters(tiny), pictures, 1)
+    batches = loader(drawn_method(tiny), pictures, 1)
     list(batches.batches([1, 6, 0]))
     assert sorted(batches.packed_masks) == [0, 1]
     assert torch.equal(batches.masks([1, 0]), pictures.pixels[[1, 0]])
 
 
 def test_workers_give_the_same_features(tiny):
-    mvfa = drawn_adapters(tiny)
+    method = drawn_method(tiny)
     pictures = Pictures(6)
-    plain = loader(mvfa, pictures)
-    decoded_elsewhere = loader(mvfa, pictures, workers=2)
+    plain = loader(method, pictures)
+    decoded_elsewhere = loader(method, pictures, workers=2)
     for a, b in zip(plain.batches(), decoded_elsewhere.batches(), strict=True):
         torch.testing.assert_close(a.features, b.features)
 
@@ -50,9 +50,9 @@ def test_workers_give_the_same_features(tiny):
 @pytest.mark.parametrize("gigabytes", [0.0, 30e-6, 60e-6, 1.0])
 def test_features_are_the_same_whatever_is_cached(demo_root, tiny, gigabytes, workers):
     source = evaluation_set(demo_root / "data", object_info("Brain"), 32)
-    mvfa = drawn_adapters(tiny)
-    plain = loader(mvfa, source, 3)
-    cached = loader(mvfa, source, 3, cache_gb=gigabytes, workers=workers)
+    method = drawn_method(tiny)
+    plain = loader(method, source, 3)
+    cached = loader(method, source, 3, cache_gb=gigabytes, workers=workers)
     for order in (range(10), [7, 3, 9, 0, 1, 2, 8, 6, 5, 4]):
         for a, b in zip(plain.batches(order), cached.batches(order), strict=True):
             torch.testing.assert_close(a.features, b.features)
@@ -61,7 +61,7 @@ def test_features_are_the_same_whatever_is_cached(demo_root, tiny, gigabytes, wo
 
 def test_features_are_computed_ahead(tiny):
     """Of the images asked for, those that fit: the store holds images 0 to 3."""
-    batches = loader(drawn_adapters(tiny), Pictures(7), 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
+    batches = loader(drawn_method(tiny), Pictures(7), 3, cache_gb=4 * 17 * 64 * 4 / 1e9)
     batches.fill([6, 3, 1], 2)
     assert batches.cached.tolist() == [False, True, False, True] + [False] * 3
 
@@ -78,7 +78,7 @@ class OneBroken(Pictures):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_an_image_is_raised_as_it_is(tiny, workers):
     """A worker would wrap it, with its stack of calls in the message."""
-    batches = loader(drawn_adapters(tiny), OneBroken(4), 2, workers=workers)
+    batches = loader(drawn_method(tiny), OneBroken(4), 2, workers=workers)
     with pytest.raises(UserError, match=r"^image 2 is broken$"):
         list(batches.batches())
 
@@ -117,7 +117,7 @@ class Refusing(Pictures):
 )
 def test_a_worker_passes_on_what_is_no_bug(tiny, error):
     """As it is, and not within a traceback of 28 lines."""
-    images = loader(drawn_adapters(tiny), Refusing(error), 2, workers=1)
+    images = loader(drawn_method(tiny), Refusing(error), 2, workers=1)
     with pytest.raises(type(error)) as found:
         list(images.batches())
     assert str(found.value) == str(error)
@@ -132,5 +132,5 @@ def test_images_in_memory_need_no_workers(tiny, monkeypatch):
         return DataLoader(*arguments, **settings)
 
     monkeypatch.setattr(features, "DataLoader", spy)
-    list(loader(drawn_adapters(tiny), Pictures(4), 4, workers=1).batches())
+    list(loader(drawn_method(tiny), Pictures(4), 4, workers=1).batches())
     assert started == [0]

@@ -7,9 +7,9 @@ from mvfa.distributed import World
 from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.halving import Halving
 from mvfa.system_errors import describe
-from tests.conftest import released_objective, released_scores
 from tests.detectors import random_detector, random_images
-from tests.image_sets import Pictures, drawn_adapters, drawn_text, loader
+from tests.image_sets import Pictures, drawn_method, loader
+from tests.methods import recipe_of
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
 WORDS = "note: the memory of the device is full: images are scored in smaller parts\n"
@@ -74,13 +74,12 @@ def test_a_test_set_is_scored_in_parts(tiny, capsys, small_device, name):
     """Features, the memory bank and scores: all are those of batches of 3 images, to the bit."""
 
     def score(size: int) -> dict:
-        mvfa = drawn_adapters(tiny)
-        taken = small_device(mvfa, name, 3)
-        images = loader(mvfa, Pictures(12, masked="all"), size)
+        method = drawn_method(tiny, recipe=recipe_of(bank_class_token=False))
+        taken = small_device(method.model, name, 3)
+        images = loader(method, Pictures(12, masked="all"), size)
         with torch.no_grad():
-            bank = build_memory(mvfa, images, range(0, 12, 2), masks=True, class_token=False)
-            text = drawn_text()["Brain"]
-            scored = predict(mvfa, images, text, bank, masks=True, form=released_scores())
+            bank = build_memory(method, images, range(0, 12, 2))
+            scored = predict(method, images, bank)
         assert max(taken) == 3
         return {"bank": torch.cat(bank), "logits": scored.logits, "distance": scored.distance}
 
@@ -94,11 +93,11 @@ def test_a_test_set_is_scored_in_parts(tiny, capsys, small_device, name):
 
 def test_a_training_step_is_one_line(tiny, small_device):
     """Its gradients are of all images, so it is not divided."""
-    mvfa = drawn_adapters(tiny)
-    small_device(mvfa, "stem", 3)
-    trainer = Trainer(mvfa, released_objective(), 1e-3)
+    method = drawn_method(tiny)
+    small_device(method.model, "stem", 3)
+    trainer = Trainer(method, 1e-3)
     with pytest.raises(torch.OutOfMemoryError) as full:
-        train(trainer, loader(mvfa, Pictures(8)), drawn_text(), range(8))
+        train(trainer, loader(method, Pictures(8)), range(8))
     line = describe(full.value)
     assert line == (
         "the memory of the device is full (CUDA out of memory); end other programs on the device; "
@@ -111,7 +110,7 @@ def test_a_detector_scores_in_parts(tiny_path, capsys, small_device, monkeypatch
     images = random_images(6, 32)
     monkeypatch.setattr("mvfa.detector.BATCH", {"cpu": 2})
     expected = detector.patch_values(images)
-    small_device(detector.model, "stem", 2)
+    small_device(detector.method.model, "stem", 2)
     monkeypatch.setattr("mvfa.detector.BATCH", {"cpu": 4})
     found = detector.patch_values(images)
     assert capsys.readouterr().err == WORDS

@@ -16,6 +16,7 @@ from CLIP.adapter import MVFA
 from errors import UserError
 from mvfa import checkpoint, engine
 from tests.conftest import released_form
+from tests.methods import mvfa_method
 from tests.script_runs import OTHERS, Runs, start
 from tests.wide_images import WIDE_COPIES
 
@@ -108,8 +109,8 @@ def test_a_bad_test_set_is_refused_before_the_first_step(
     if select:
         more = ["--select", select]
     else:
-        model = MVFA(tiny.visual, 64, (1, 2, 3, 4), released_form())
-        checkpoint.save(tmp_path / "adapters.pth", checkpoint.adapter_state(model), {})
+        method = mvfa_method(MVFA(tiny.visual, 64, (1, 2, 3, 4), released_form()))
+        checkpoint.save(tmp_path / "adapters.pth", method.state(), {})
         more = ["--ckpt", tmp_path / "adapters.pth"]
     with pytest.raises(UserError, match=FAULTS[fault]):
         runs(script, "Brain", *more, data=data)

@@ -63,5 +63,5 @@ def test_a_detector_that_was_loaded_late_scores_alike(halves, tmp_path):
     expected = made(image).score
     for late in (False, True):
         detector = Detector.load(tmp_path / "x.detector", clip_path=halves, late=late)
-        assert isinstance(detector.model.visual.transformer.resblocks[0], LateBlock) == late
+        assert isinstance(detector.method.model.visual.transformer.resblocks[0], LateBlock) == late
         assert detector(image).score == expected

@@ -9,7 +9,7 @@ from mvfa.environment import Environment
 from mvfa.loaders import Loaders
 from mvfa.options import parse
 from tests.conftest import listed_shots
-from tests.image_sets import Pictures, drawn_adapters
+from tests.image_sets import Pictures, drawn_method
 
 IMAGE_BYTES = 17 * 64 * 4  # features of one image of 32 x 32 pixels in the tiny CLIP
 
@@ -18,7 +18,7 @@ def loaders(tiny, images: float, batch: int = 3) -> Loaders:
     """Return the loaders of a run that may cache the features of so many images."""
     flags = ["--obj", "Brain", "--cache_gb", f"{images * IMAGE_BYTES / 1e9:.9f}"]
     env = Environment(torch.device("cpu"), "fp32", 0, batch, World())
-    return Loaders(drawn_adapters(tiny), parse("train_few", flags), env)
+    return Loaders(drawn_method(tiny), parse("train_few", flags), env)
 
 
 def test_the_first_loaders_get_the_cache(tiny):

@@ -8,13 +8,17 @@ import torch
 
 from CLIP.weights import create_model
 from dataset.catalog import object_info
+from dataset.medical_few import evaluation_set
 from errors import UserError
+from mvfa.engine import build_memory, predict
+from mvfa.evaluation import evaluate
+from mvfa.features import FeatureLoader
 from mvfa.methods import clip as plain
 from mvfa.methods.base import Source
 from mvfa.recipe import FIELDS, RECIPES
 from mvfa.score_form import ScoreForm
 from prompt import text_features
-from tests.conftest import TOLERANCE
+from tests.conftest import TOLERANCE, listed_shots
 
 SIDE = 120
 LEVELS = (6, 12, 24)  # the last of them is the last block
@@ -146,6 +150,7 @@ def test_the_distance_is_the_sum_over_levels_to_the_nearest_row(
     features = method.features(images)
     bank = method.bank(features[2:])
     assert [level.shape for level in bank] == [(2 * (144 + class_token), 64)] * 3
+    assert (method.bank_levels, method.embed_dim) == (3, 64)
     assert all(method.bank_rows(image) == 144 + class_token for image in images)
     values = method.score(features[:2], bank)
     after = slow_hidden(network, images.float() / 255)
@@ -247,6 +252,26 @@ def test_nothing_is_trained(demo_weights):
     assert method.groups() == {}
     assert not any(values.requires_grad for values in method.parameters())
     assert method.weights == demo_weights
+
+
+@pytest.mark.parametrize("obj", ["Brain", "Chest"])
+@pytest.mark.parametrize("few", [False, True])
+def test_it_runs_through_the_loops(demo_weights, demo_root, obj, few):
+    info = object_info(obj)
+    method = made(demo_weights, obj)
+    support = method.support(listed_shots(demo_root, obj, 2), info, torch.Generator())
+    tests = evaluation_set(demo_root / "data", info, SIDE)
+    loader = FeatureLoader(tests, method, device=CPU, batch_size=4, cache_gb=1)
+    shots = FeatureLoader(support, method, device=CPU, batch_size=4)
+    bank = build_memory(method, shots, support.normal) if few else None
+    evaluation = evaluate(predict(method, loader, bank))
+    assert (evaluation.memory_scores is not None) == few
+    assert (evaluation.pixel_auroc is not None) == info.masks
+    pixels = torch.stack([tests[i].image for i in range(len(tests))])
+    scores = method.score(method.features(pixels), bank, maps=True)
+    if not few:
+        text = scores["text_scores"]
+        close(evaluation.scores, (text - text.min()) / (text.max() - text.min()), **TIGHT)
 
 
 def settings(**changes):

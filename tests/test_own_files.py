@@ -15,7 +15,8 @@ from mvfa.detector_file import read_description, read_tensors
 from mvfa.state_file import State, read_state, write_state
 from tests.archives import rewritten
 from tests.detectors import random_detector
-from tests.image_sets import drawn_adapters
+from tests.image_sets import drawn_method
+from tests.methods import load_mvfa
 from tests.odd_weights import KINDS
 
 GROUPS = {
@@ -112,7 +113,7 @@ def test_other_content_is_refused(tmp_path, content):
 def test_odd_files_are_no_checkpoints(tmp_path, kind):
     (tmp_path / "x.pth").write_bytes(KINDS[kind]())
     with pytest.raises(UserError, match=r"x\.pth is (not a readable|no MVFA) checkpoint") as error:
-        checkpoint.load(tmp_path / "x.pth")
+        load_mvfa(tmp_path / "x.pth")
     assert "\n" not in str(error.value)
 
 
@@ -155,11 +156,11 @@ def plain(tensors) -> dict:
 
 def test_a_changed_byte_of_a_checkpoint_changes_nothing(tiny, tmp_path):
     def read(path: Path):
-        found = checkpoint.load(path)
+        found = load_mvfa(path)
         return found.about, {key: plain(group) for key, group in found.adapters.items()}
 
     path = tmp_path / "x.pth"
-    checkpoint.save(path, checkpoint.adapter_state(drawn_adapters(tiny)), {"object": "Brain"})
+    checkpoint.save(path, drawn_method(tiny).state(), {"object": "Brain"})
     check_changes(path, read)
 
 
@@ -208,14 +209,14 @@ def test_a_detector_without_a_digest_of_its_description_is_read(tiny_path, tmp_p
 
 
 def test_a_checkpoint_without_its_digest_is_refused_but_for_older_ones(tiny, tmp_path):
-    adapters = checkpoint.adapter_state(drawn_adapters(tiny))
+    adapters = drawn_method(tiny).state()
     for about, refused in (({"format": 1, "ended": True}, True), ({"format": 1}, False)):
         torch.save({**adapters, "about": about}, tmp_path / "x.pth")
         if refused:
             with pytest.raises(UserError, match="it has lost its digest"):
-                checkpoint.load(tmp_path / "x.pth")
+                load_mvfa(tmp_path / "x.pth")
         else:
-            assert checkpoint.load(tmp_path / "x.pth").about == about
+            assert load_mvfa(tmp_path / "x.pth").about == about
 
 
 def test_a_detector_whose_digest_has_another_name_is_refused(tiny_path, tmp_path):

@@ -12,7 +12,7 @@ from mvfa.distributed import World
 from mvfa.environment import Environment
 from mvfa.options import parse
 from mvfa.packing import PackedSteps, packed_steps, packs
-from tests.image_sets import drawn_adapters
+from tests.image_sets import drawn_adapters, drawn_method
 
 GIGABYTES = 10**9
 
@@ -91,10 +91,10 @@ def test_yes_is_refused_with_compile(monkeypatch):
 
 
 def test_a_run_that_does_not_pack_has_an_empty_context(tiny):
-    model = drawn_adapters(tiny)
+    method = drawn_method(tiny)
     env = Environment(torch.device("cpu"), "fp32", 0, 8, World())
     options = parse("train_few", ["--obj", "Brain", "--pack", "no"])
-    assert isinstance(packed_steps(model, options, env), nullcontext)
+    assert isinstance(packed_steps(method, options, env), nullcontext)
 
 
 @pytest.mark.skipif(not packed.available(), reason="this torch has no packed products")

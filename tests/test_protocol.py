@@ -6,6 +6,7 @@ from mvfa.protocol import protocol_text, training_of
 from mvfa.run_page import run_page
 from report.settings import protocols
 from report.study import DONE, FAILED, Cell
+from tests.methods import KEYS
 from tests.script_runs import Runs
 
 OPTIONS = {
@@ -83,7 +84,7 @@ def test_the_checkpoint_says_how_it_was_trained(runs):
     assert found["training"]["select"] == "valid"
     assert "valid/ that were not trained on" in found["protocol"]
     assert "masks" not in found["protocol"]
-    assert training_of(runs.checkpoints / "Chest-2shot.pth") == found["training"]
+    assert training_of(runs.checkpoints / "Chest-2shot.pth", KEYS) == found["training"]
 
 
 def test_what_is_not_recorded_is_called_so():

@@ -17,13 +17,13 @@ import reproduce
 from CLIP.adapter import MVFA
 from CLIP.weights import create_model
 from errors import UserError
-from mvfa import checkpoint
 from mvfa.recipe import LEVELS, RECIPES
 from report.arguments import build_parser, parse
 from report.experiments import SWITCHES, TABLES, switch_flags, table_specs
 from report.jobs import cell_specs, jobs_of, missing_input
 from report.study import DONE, FAILED, MISSING, Study, load_published
 from tests.conftest import released_form
+from tests.methods import mvfa_method
 
 ROOT = Path(__file__).parent.parent
 ASKED = ("table1", "branches", "table2", "normal", "figure5", "--objects", "Brain")
@@ -355,9 +355,8 @@ def test_published_adapters_are_tested_without_a_training(flags, tmp_path, demo_
     """K = 4 and zero-shot only; the images of the other objects are not needed."""
     clip = create_model(None, demo_weights, image_size=60)
     for setting in ("few", "zero"):
-        adapters = checkpoint.adapter_state(
-            MVFA(clip.visual, clip.config.embed_dim, LEVELS, released_form())
-        )
+        model = MVFA(clip.visual, clip.config.embed_dim, LEVELS, released_form())
+        adapters = mvfa_method(model).state()
         (tmp_path / "theirs" / f"{setting}-shot").mkdir(parents=True)
         torch.save(adapters, tmp_path / "theirs" / f"{setting}-shot" / "Brain.pth")
     data = tmp_path / "alone"

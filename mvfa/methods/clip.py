@@ -91,6 +91,16 @@ class PlainClip(Method):
             done = block
         return torch.stack(taps, dim=1)
 
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the tokens in the memory bank."""
+        return self.visual.width
+
+    @property
+    def bank_levels(self) -> int:
+        """One a level."""
+        return len(self.levels)
+
     def bank(self, features: Tensor) -> list[Tensor]:
         """Return the tokens of images [B, L + 1, 1 + N, D] as bank rows: L times [rows, D]."""
         levels = features[:, :-1].unbind(dim=1)  # L times [B, 1 + N, D]

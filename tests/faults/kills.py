@@ -20,10 +20,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvfa import checkpoint
 from synthetic.images import write_demo
 from synthetic.network import write_demo_weights
 from tests.faults.scenarios import Scenario, Snapshot, World, prepare, scenarios, snapshot
+from tests.methods import load_mvfa
 from tests.script_runs import ROOT
 
 # how many of sixty kills a command gets
@@ -129,7 +129,7 @@ def unfinished_as_whole(world: World, expected: Snapshot, earlier: Snapshot) -> 
             content = snapshot(path.parent)[path.name]
             if content not in (expected.get(name), earlier.get(name)):
                 yield f"{name} is neither the earlier file nor the whole one"
-            if path.suffix == ".pth" and checkpoint.load(path).about.get("ended") is not True:
+            if path.suffix == ".pth" and load_mvfa(path).about.get("ended") is not True:
                 yield f"{name} does not say that its training ended"
 
 

@@ -7,6 +7,7 @@ import pytest
 from mvfa import checkpoint
 from tests.faults.kills import differences, trial, undisturbed, unfinished_as_whole
 from tests.faults.scenarios import World, scenarios, snapshot
+from tests.methods import KEYS
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_an_unfinished_training_that_looks_whole_is_seen(world):
     world.fresh()
     path = world.work / "new" / "Brain-4shot.pth"
     path.parent.mkdir()
-    checkpoint.save(path, {key: {} for key in checkpoint.KEYS}, {"ended": False})
+    checkpoint.save(path, {key: {} for key in KEYS}, {"ended": False})
     (path.parent / "metrics.json").write_text('{"seconds": 3, "image_auroc": 1.0}')
     seen = list(unfinished_as_whole(world, {}, {}))
     assert len(seen) == 3

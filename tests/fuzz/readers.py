@@ -48,6 +48,7 @@ from report.study import Study, TableSpec, load_cell
 from scans.series import read_file
 from tests.fuzz import seeds, structured
 from tests.fuzz.seeds import File
+from tests.methods import load_mvfa
 
 Read = Callable[[Path], Any]
 PLAIN = Reading(DEFAULT, None, "none", None, None, None, None)
@@ -178,24 +179,24 @@ def image_tables(folder: Path) -> Bench:
 
 def checkpoints(folder: Path) -> Bench:
     """Read checkpoints of this program, which have a digest."""
-    model = seeds.model(folder)
+    method = seeds.method(folder)
 
     def read(path: Path) -> str:
-        found = checkpoint.load(path)
-        checkpoint.apply(model, found)
+        found = load_mvfa(path)
+        checkpoint.apply(method, found)
         return own_files.digest_of(found.adapters, found.about)
 
-    return Bench(seeds.checkpoints(model), read, structured.checkpoints(model))
+    return Bench(seeds.checkpoints(method), read, structured.checkpoints(method))
 
 
 def authors_checkpoints(folder: Path) -> Bench:
     """Read checkpoints without a description, as the authors' are."""
-    model = seeds.model(folder)
+    method = seeds.method(folder)
 
     def read(path: Path) -> None:
-        checkpoint.apply(model, checkpoint.load(path))
+        checkpoint.apply(method, load_mvfa(path))
 
-    return Bench(seeds.authors_checkpoints(model), read)
+    return Bench(seeds.authors_checkpoints(method), read)
 
 
 def weights(folder: Path) -> Bench:

@@ -19,7 +19,8 @@ from safetensors.torch import save
 from CLIP.adapter import MVFA
 from CLIP.model import ClipConfig, Tower
 from CLIP.weights import create_model
-from mvfa import checkpoint, own_files
+from mvfa import own_files
+from mvfa.methods.mvfa import Mvfa
 from mvfa.run_files import SCORES
 from mvfa.state_file import State, write_state
 from mvfa.text_cache import GROUP, NAME
@@ -28,6 +29,7 @@ from tests.conftest import random_state, released_form
 from tests.detectors import random_detector
 from tests.fuzz.mutate import zipped
 from tests.invented import done
+from tests.methods import mvfa_method
 from tests.odd_weights import saved
 from tests.scan_files import write_dicom_file, write_enhanced
 from tests.wide_images import COLOUR, GREY, write_png, write_tiff
@@ -247,25 +249,26 @@ def clip_file(folder: Path) -> Path:
     return path
 
 
-def model(folder: Path) -> MVFA:
-    """Return the small network with adapters."""
+def method(folder: Path) -> Mvfa:
+    """Return MVFA of the small network."""
     clip = create_model(None, clip_file(folder), image_size=32)
-    return MVFA(clip.visual, WIDTH, LEVELS, released_form(), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return mvfa_method(MVFA(clip.visual, WIDTH, LEVELS, released_form(), generator))
 
 
-def checkpoints(mvfa: MVFA) -> list[File]:
+def checkpoints(mvfa: Mvfa) -> list[File]:
     """Return two checkpoints of this program."""
     about = {"format": 1, "object": "Brain", "shot": 4, "ended": True, "epoch": 3.0}
     about |= {"shots": {"normal": ["a_1.png"], "abnormal": ["ü.png"]}, "seed": 111, "commit": None}
-    first = checkpoint.adapter_state(mvfa)
+    first = mvfa.state()
     second = {key: {n: -value for n, value in group.items()} for key, group in first.items()}
     contents = [own_files.encode(first, about), own_files.encode(second, about | {"seed": 112})]
     return [File("Brain.pth", content) for content in contents]
 
 
-def authors_checkpoints(mvfa: MVFA) -> list[File]:
+def authors_checkpoints(mvfa: Mvfa) -> list[File]:
     """Return a checkpoint as the authors write it, and a bare pickle."""
-    content = checkpoint.adapter_state(mvfa)
+    content = mvfa.state()
     return [File("Brain.pth", saved(content)), File("Brain.pth", pickle.dumps(content))]
 
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from safetensors.torch import load, save
 
-from CLIP.adapter import MVFA
-from mvfa import checkpoint, detector_file, own_files
+from mvfa import detector_file, own_files
+from mvfa.methods.mvfa import Mvfa
 from prediction.records import line_of, parsed
 from tests.fuzz import seeds
 from tests.fuzz.seeds import File
@@ -217,9 +217,9 @@ def safetensors(draw: st.DrawFn) -> File:
 SMALL = st.integers(0, 64)
 
 
-def checkpoints(model: MVFA) -> Files:
+def checkpoints(method: Mvfa) -> Files:
     """Return checkpoints with any description, and the digest of it."""
-    adapters = checkpoint.adapter_state(model)
+    adapters = method.state()
     about = {"format": 1, "object": "Brain", "shot": 4, "ended": True, "shots": {"normal": ["a"]}}
     described = altered(about).filter(lambda value: isinstance(value, dict))
     return described.map(lambda value: File("Brain.pth", own_files.encode(adapters, value)))

@@ -1,0 +1,280 @@
+"""Patch memory on DINOv2 (AnomalyDINO): distances to the patches of a few normal images.
+
+Nothing is trained and no text is read. Letters: B images, H and W height and width of an image, h
+and w its patches, R the most patches of an image of a batch, D token width, M rows of the memory
+bank, K shots, S side of masks and maps.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from dataset.catalog import ObjectInfo
+from dataset.folder import ImageSet
+from dataset.items import ImageSource, Item, joined, pack_mask
+from dataset.pixels import read_rgb
+from dataset.shots import Shots
+from errors import UserError
+from mvfa import scoring
+from mvfa.detector_settings import Settings
+from mvfa.environment import Environment
+from mvfa.methods import catalog
+from mvfa.methods.base import Images, Method, Source
+from mvfa.methods.dinov2 import PATCH, DinoV2, load_dino
+from mvfa.methods.patch_maps import PatchForm, grid_of, resized
+from mvfa.options import Options
+
+MEAN = (0.485, 0.456, 0.406)  # of DINOv2's training, for images in [0, 1]
+STD = (0.229, 0.224, 0.225)
+ANGLES = range(45, 360, 45)  # degrees, of the rotated versions of a normal image
+ROTATED_OBJECTS = ("Histopathology",)  # whose images have no upright
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """Return an RGB image as uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def rotated(image: Tensor, angle: float) -> Tensor:
+    """Rotate an image, uint8 [3, H, W], about (W / 2, H / 2): bilinear, reflected at its edges."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()  # [H, W, 3]
+    height, width = pixels.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    turned = cv2.warpAffine(
+        pixels,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return torch.from_numpy(turned).permute(2, 0, 1).contiguous()
+
+
+def prepared(image: Tensor) -> Tensor:
+    """Return an image, uint8 [3, H, W], as the backbone reads it: float32 [3, 14 h, 14 w].
+
+    Pillow's bicubic filter to a shorter side of 448, the aspect kept; what is beyond a multiple of
+    14 on the right and below is cut.
+    """
+    height, width = image.shape[1:]
+    rows, columns = resized(height, width)
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    picture = picture.resize((columns, rows), Image.Resampling.BICUBIC)
+    pixels = pixels_of(picture).float() / 255
+    mean = torch.tensor(MEAN)[:, None, None]
+    std = torch.tensor(STD)[:, None, None]
+    pixels = (pixels - mean) / std
+    return pixels[:, : rows // PATCH * PATCH, : columns // PATCH * PATCH]
+
+
+class NativeImages:
+    """An image set whose images keep their own size: uint8 [3, H, W]. Masks are S x S."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+        self.side = images.side
+        self.labels = images.labels
+        self.masked = images.masked
+        self.nouns = images.nouns
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.images.records[index]
+        image = pixels_of(read_rgb(record.image, record.object.intensity))
+        return Item(image, pack_mask(self.images.mask(index)), index)
+
+
+class NormalShots:
+    """The normal shots as they are and, if asked, rotated: an image set, version by version.
+
+    Args:
+        shots: whose abnormal images are not used.
+        info: the object.
+        side: S.
+        angles: of the rotated versions, in degrees.
+
+    Attributes:
+        versions: of each shot.
+
+    """
+
+    def __init__(self, shots: Shots, info: ObjectInfo, side: int, angles: Sequence[int]) -> None:
+        own = [pixels_of(read_rgb(r.image, info.intensity)) for r in shots.normal]
+        turned = [rotated(image, angle) for angle in angles for image in own]
+        self.images = [*own, *turned]  # (1 + angles) K times [3, H, W]
+        self.side = side
+        self.labels = torch.zeros(len(self.images))
+        self.masked = torch.full((len(self.images),), info.masks)
+        self.nouns = [info.noun] * len(self.images)
+        self.versions = 1 + len(angles)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Item:
+        empty = torch.zeros(self.side, self.side, dtype=torch.bool)
+        return Item(self.images[index], pack_mask(empty), index)
+
+    @property
+    def normal(self) -> list[int]:
+        """Indices of all versions."""
+        return list(range(len(self)))
+
+    @property
+    def abnormal(self) -> list[int]:
+        """Return none: abnormal shots are not used."""
+        return []
+
+
+class PatchMemory(Method):
+    """Distances of DINOv2's patch tokens to those of normal images.
+
+    Args:
+        tower: the backbone.
+        side: S.
+        masks: whether the object that is scored has masks.
+        rotate: whether normal images are also kept in seven rotations.
+
+    """
+
+    name = catalog.PATCH_MEMORY
+
+    def __init__(self, tower: DinoV2, side: int, masks: bool, rotate: bool) -> None:
+        super().__init__(PatchForm("mean", "sum"), side, masks, tower.file)
+        self.tower = tower
+        self.rotate = rotate
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the backbone."""
+        return self.tower.cls_token.device
+
+    @property
+    def feature_shape(self) -> None:
+        """None: an image's patches depend on its aspect."""
+        return
+
+    def source(self, images: ImageSource) -> ImageSource:
+        """Return an image set with images of their own size."""
+        return NativeImages(images) if isinstance(images, ImageSet) else images
+
+    def fit(self, image: Image.Image) -> Tensor:
+        """Return an RGB image at its own size: uint8 [3, H, W]."""
+        return pixels_of(image)
+
+    @torch.no_grad()
+    def features(self, images: Images) -> Tensor:
+        """Compute the tokens of images, uint8 [3, H, W] each: float32 [B, 1 + R, D].
+
+        Row 0 holds H and W in its first two numbers, the next h * w are unit tokens, the rest is
+        zero. Images of one size are computed together.
+        """
+        shapes = [image.shape[1:] for image in images]
+        found: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(shapes):
+            members = [i for i, own in enumerate(shapes) if own == shape]
+            batch = torch.stack([prepared(images[i]) for i in members]).to(self.device)
+            tokens = F.normalize(self.tower(batch).float(), dim=-1)  # [b, N, D]
+            head = tokens.new_zeros(len(members), 1, tokens.shape[-1])
+            head[:, 0, :2] = tokens.new_tensor(shape)
+            found |= dict(zip(members, torch.cat([head, tokens], dim=1), strict=True))
+        return joined([found[i][None] for i in range(len(shapes))])
+
+    def support(
+        self,
+        shots: Shots,
+        target: ObjectInfo,
+        generator: torch.Generator,  # noqa: ARG002  # nothing is drawn
+    ) -> NormalShots:
+        """Return the normal shots, with their rotations if asked."""
+        return NormalShots(shots, target, self.side, ANGLES if self.rotate else ())
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the tokens."""
+        return self.tower.width
+
+    @property
+    def bank_levels(self) -> int:
+        """One: tokens after the last block."""
+        return 1
+
+    def bank(self, features: Tensor) -> list[Tensor]:
+        """Return all tokens of some images: [B, 1 + R, D] -> one tensor [rows, D]."""
+        counts = [h * w for h, w in map(grid_of, *sizes_of(features).T.tolist())]
+        rows = [own[1 : 1 + count] for own, count in zip(features, counts, strict=True)]
+        return [torch.cat(rows)]
+
+    def map_scores(self, *, few: bool) -> bool:  # noqa: ARG002
+        """Return False: an image's score is the mean of its largest distances."""
+        return False
+
+    def bank_rows(self, image: Tensor) -> int:
+        """Return how many rows an image, uint8 [3, H, W], adds to the memory bank."""
+        h, w = grid_of(*image.shape[1:])
+        return h * w
+
+    def score(
+        self, features: Tensor, bank: Sequence[Tensor] | None, *, maps: bool = False
+    ) -> dict[str, Tensor]:
+        """Return distances [B, R], sizes [B, 2] and memory scores [B] of a batch."""
+        assert bank, "patch memory needs normal images"
+        sizes = sizes_of(features)
+        counts = features.new_tensor([h * w for h, w in map(grid_of, *sizes.T.tolist())])
+        distance = scoring.memory_distance([features], bank)  # [B, R]
+        places = torch.arange(distance.shape[1], device=distance.device)
+        distance = distance.masked_fill(places >= counts[:, None], 0.0)
+        values = {"memory_scores": self.form.memory_score(distance, sizes, self.side)}
+        if self.masks or maps:
+            values |= {"distance": distance, "sizes": sizes.float()}
+        return values
+
+    def settings(self) -> dict[str, Any]:
+        """Return what `load` needs."""
+        return {"rotate": self.rotate}
+
+
+def sizes_of(features: Tensor) -> Tensor:
+    """Return height and width of images, int64 [B, 2], from their features [B, 1 + R, D]."""
+    return features[:, 0, :2].round().long()
+
+
+def create(
+    options: Options,
+    env: Environment,
+    target: ObjectInfo,
+    generator: torch.Generator,  # noqa: ARG001  # nothing is drawn
+) -> PatchMemory:
+    """Return the method of a script's options. Raises UserError."""
+    tower = load_dino(
+        options.model_name, options.clip_path, device=env.device, precision=env.precision
+    )
+    rotate = target.name in ROTATED_OBJECTS if options.rotate is None else options.rotate
+    return PatchMemory(tower, options.img_size, target.masks, rotate)
+
+
+def load(
+    settings: Settings,
+    tensors: Mapping[str, Tensor],  # noqa: ARG001  # the memory bank is the detector's
+    source: Source,
+) -> PatchMemory:
+    """Return the method of a detector's file. Raises UserError."""
+    tower = load_dino(
+        settings.model_name,
+        source.weights,
+        device=source.device,
+        precision=source.precision,
+        hash_known=True,  # the detector compares it
+    )
+    rotate = settings.method_settings.get("rotate")
+    if not isinstance(rotate, bool) or settings.setting == "zero":
+        raise UserError(f"{source.path} is not a detector (its settings); make it again")
+    return PatchMemory(tower, settings.img_size, settings.masks, rotate)
