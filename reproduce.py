@@ -47,8 +47,10 @@ def run_job(job: "Job") -> str:
 
     The traceback of a bug is written to the folder of its results.
     """
+    from mvfa.memory import forget_peak_memory
     from utils import write_text  # imports torch
 
+    forget_peak_memory()
     print(f"\n{job.out.parent.name}: {job.script}", flush=True)
     try:
         import_module(job.script).main([*job.flags, f"--out={job.out}"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from CLIP.weight_files import WEIGHTS_SHOWN
+from CLIP.weight_files import DEMO_DINO, WEIGHTS_SHOWN
 from dataset.catalog import PAPER_ORDER, object_name
 from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, cluster_option, number
@@ -25,7 +25,6 @@ from report.experiments import SHORTCUTS, SKIN, TABLES, StudyOptions
 from synthetic.settings import (
     DEMO_ROOT,
     DEPTHS,
-    DINO_MODEL,
     MODEL,
     MODEL_FLAGS,
     PLAIN,
@@ -341,7 +340,7 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
 def dino_model(values: argparse.Namespace) -> str | None:
     """Return the DINOv2 model of the table rivals; None: what --dino_path holds."""
     if values.demo:
-        return DINO_MODEL
+        return DEMO_DINO
     return METHODS[PATCH_MEMORY].model if values.dino_path is None else None
 
 

@@ -130,7 +130,7 @@ def few_rows(method: str) -> list[MethodRow]:
     title = METHODS[method].title
     if method == MVFA:
         return [MethodRow(FEW_ROW, FEW), MethodRow(APRIL_ROW, FEW, ("--recipe", APRIL_GAN))]
-    flags = ("--method", method)
+    flags: tuple[str, ...] = ("--method", method)
     if METHODS[method].keys:
         return [MethodRow(f"{title}, {PAPER_SHOT}-shot", FEW, flags)]
     flags += ("--abnormal_shot", "0")

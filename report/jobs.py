@@ -125,8 +125,8 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     absent = [name for name in needed if not (object_folder(data, name) / "test").is_dir()]
     if absent:
         return f"no images of {', '.join(absent)}"
-    tests_published = options.published is not None and spec.training.trains
-    if tests_published and (reason := missing_adapters(spec, options.published)):
+    published = options.published if spec.training.trains else None
+    if published is not None and (reason := missing_adapters(spec, published)):
         return reason
     if spec.table == "allshots":
         return "" if spec.shot else "no images in valid/ to draw from"

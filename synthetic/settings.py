@@ -11,7 +11,6 @@ RANDOM = "random"
 PLANTED = "planted"
 DEPTHS = (PLAIN, RANDOM, PLANTED)  # of the slices that images are of, see synthetic/depths.py
 MODEL = "ViT-demo"
-DINO_MODEL = "dinov2-demo"  # of --method patch_memory
 IMAGE_SIZE = 120  # 12 x 12 patches
 MODEL_FLAGS = f"--model_name {MODEL} --img_size {IMAGE_SIZE}"
 TRAINING_FLAGS = {  # by setting
