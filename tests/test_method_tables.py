@@ -1,16 +1,23 @@
 """The table of methods: its rows and runs, what they cost, and each against the first."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+import reproduce
+from mvfa.memory import HOST_PEAK, peak_memory
 from mvfa.methods.catalog import METHODS
 from mvfa.options import build_parser
 from mvfa.protocol import recipe_sentence
 from mvfa.recipe import RECIPES
 from mvfa.run_files import read_scores
+from mvfa.run_schema import FORM
+from mvfa.schema import problem
 from report.arguments import parse
 from report.cells import CellSpec, cell_specs
 from report.comparisons import LEVEL, reference_table, verdict
@@ -19,7 +26,7 @@ from report.experiments import METHOD_ROWS, table_specs
 from report.job import Job
 from report.jobs import jobs_of, missing_input
 from report.page import write_report
-from report.settings import study_settings
+from report.settings import protocols, study_settings
 from report.study import AVERAGE, DONE, Cell, Study, TableSpec
 from synthetic.dino import write_demo_dino
 
@@ -60,6 +67,8 @@ def test_every_method_has_its_rows_and_its_scripts():
     assert [row for _, row in found] == list(ROWS) == [row.row for row in METHOD_ROWS]
     (spec,) = table_specs(parse(["rivals"]).options)
     assert spec.rows == tuple(ROWS)
+    published = {row for row in spec.rows if spec.of_row(row).paper is not None}
+    assert published == {"MVFA, 4-shot", "MVFA, zero-shot"}
     for (_, row), (_, train, test) in found.items():
         train_script, test_script, more = ROWS[row]
         assert (train.script, test.script) == (train_script, test_script), row
@@ -130,6 +139,9 @@ def test_dino_weights_are_those_of_patch_memory_alone(tmp_path):
     key = ("rivals", "Patch memory (DINOv2), 4 normal shots")
     assert values(plain[key][2])["--model_name"] == "dinov2_vits14"
     assert "--model_name" not in values(given[key][2])  # what the file holds
+    clip = runs("rivals", "--clip_path", "clip.pt", "--model_name", "ViT-L-14-336")
+    assert "--clip_path" not in values(clip[key][2])
+    assert clip[key][2].flags.count("--model_name") == 1
     demo = values(runs("rivals", "--demo")[key][2])
     assert demo["--model_name"] == "dinov2-demo"
     assert (
@@ -182,7 +194,7 @@ def test_the_april_gan_form_is_a_recipe_with_its_own_words():
     assert RECIPES["april_gan"] == replace(RECIPES["released"], projector="all")
     text = " ".join(build_parser("train_few").format_help().split())
     assert "(default: released none, paper last, april_gan all)" in text
-    assert text.count("april_gan all") == 1  # other fields are the released ones
+    assert len(re.findall(r", april_gan \S+\)", text)) == 1  # other fields are the released ones
     options = {"recipe_name": "april_gan", "recipe": RECIPES["april_gan"].as_dict()}
     assert "linear projectors instead of adapters." in recipe_sentence(options)
 
@@ -268,6 +280,11 @@ def test_the_section_shows_costs_and_paired_tests(study, tmp_path):
         assert f'id="long-{name}"' in text
         assert (tmp_path / "report" / "csv" / f"{name}.csv").is_file()
     assert text.count('id="rivals"') == text.count('id="published"') == 1
+    heads = {
+        name: (page.parent / "csv" / f"{name}.csv").read_text().split(",")[0]
+        for name in ("rivals", "published")
+    }
+    assert heads == {"rivals": "row", "published": "method"}
     markdown = (page.parent / "tables.md").read_text()
     assert "### Cost" in markdown
     other = Study("S", False, (replace(SPEC, methods=False),), study.cells)
@@ -314,6 +331,42 @@ def test_each_row_is_compared_with_the_first(tmp_path):
     assert better["second"] == worse["second"]
     assert 0 < better["low"] < better["difference"] < better["high"]
     assert better["images"] == 60
+
+
+def test_every_method_has_its_protocol(study):
+    """As the first row's, and once for the rows of one run."""
+    *others, third = study.cells
+    options = third.metrics["options"] | {"method": "winclip"}
+    third = replace(third, metrics=third.metrics | {"options": options}, training_folder=None)
+    found = protocols([*others, study.cells[-1], third])
+    assert [label.split(",")[0] for label, _ in found] == ["first", "second", "third"]
+    assert "by CLIP, given" in found[1][1]
+
+
+def test_what_a_run_cost_is_checked_when_it_is_read():
+    good = {"image_auroc": 0.9, "seconds": 2.5, "peak_memory_bytes": {"host": 3, "cuda": 4}}
+    assert not problem(good, FORM)
+    for name, bad in (
+        ("seconds", "2.5"),
+        ("peak_memory_bytes", {"host": 0.5}),
+        ("trained_parameters", -1.5),
+        ("cost", {"bank_bytes": "3"}),
+        ("cost", {"image_seconds": []}),
+        ("options", {"method": 3}),
+    ):
+        assert problem(good | {name: bad}, FORM), name
+
+
+@pytest.mark.skipif(not HOST_PEAK.exists(), reason="only Linux forgets a process's peak memory")
+def test_the_peak_memory_of_a_run_is_not_that_of_an_earlier_one(tmp_path, monkeypatch):
+    peaks = []
+    script = SimpleNamespace(main=lambda _: peaks.append(peak_memory(torch.device("cpu"))["host"]))
+    monkeypatch.setattr(reproduce, "import_module", lambda _: script)
+    large = torch.ones(2**26)  # 256 MiB
+    before = peak_memory(torch.device("cpu"))["host"]
+    del large
+    assert reproduce.run_job(Job("test_few", (), tmp_path / "test")) == ""
+    assert peaks[0] < before - 200 * MIB
 
 
 def test_a_verdict_needs_every_test():
