@@ -77,6 +77,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.source not in SOURCES or self.by not in UNITS:
             raise ValueError(f"no source and unit of a calibration: {self.source}, {self.by}")
+        if self.text is None and self.memory is None:
+            raise ValueError("a calibration without constants")
         if not isinstance(self.selection_used_it, bool):
             raise ValueError(f"selection_used_it is {self.selection_used_it}")  # noqa: TRY004
         for name in ("normal_scores", "abnormal_scores"):
