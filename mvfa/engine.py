@@ -164,6 +164,7 @@ def build_memory(
     parts = [
         part
         for batch in loader.batches(rows, size)
+        if len(batch.members)
         for _, part in loader.halving(method.bank, batch.features)
     ]
     # a rank may have none of few images
