@@ -110,6 +110,8 @@ class Calibration:
         source = str(plain["source"])
         if source not in SOURCES:
             raise ValueError(f"images of an unknown source {source!r}")
+        if ranges["text"] is None and ranges["memory"] is None:
+            raise ValueError("no branch has a range")
         return cls(
             source=source,
             names_sha256=str(plain["names_sha256"]),

@@ -17,7 +17,7 @@ from errors import UserError
 from mvfa.calibration import Calibration, Threshold, default_rule, pair, threshold
 from mvfa.detector_description import damaged
 from mvfa.detector_result import Range
-from mvfa.methods.catalog import MVFA
+from mvfa.methods.catalog import METHODS, MVFA
 from mvfa.options import ZERO
 from mvfa.recipe import Recipe
 
@@ -102,6 +102,17 @@ def calibrated(
         raise damaged(path, "its calibration cannot be read") from error
     found = threshold(rule or default_rule(calibration)[0], calibration)
     return Calibrated(calibration, ranges, found)
+
+
+def check_branches(
+    found: Calibrated, settings: Settings, bank: list[Tensor] | None, path: Path
+) -> None:
+    """Raise UserError unless a calibration has ranges of the branches that a detector scores."""
+    scored = {"text": METHODS[settings.method].sentences, "memory": bank is not None}
+    for name, expected in scored.items():
+        for ends in (getattr(found.calibration, name), found.map_ranges[name]):
+            if (ends is not None) != expected:
+                raise damaged(path, f"its {name} branch and its calibration do not fit")
 
 
 def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:

@@ -12,7 +12,7 @@ from mvfa import Detector, calibrate_options, checkpoint, detector_file
 from mvfa.detector_file import read_description
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, check_script
 from mvfa.options import build_parser, parse
-from tests.detectors import random_detector
+from tests.detectors import random_detector, write_described
 from tests.image_sets import drawn_method
 from tests.methods import KEYS, load_mvfa
 
@@ -129,6 +129,20 @@ def test_a_detector_that_names_no_method_is_of_mvfa(tiny_path, tmp_path):
     loaded = Detector.load(path, clip_path=tiny_path)
     assert loaded.settings == made.settings
     assert type(loaded.method) is type(made.method)
+
+
+@pytest.mark.parametrize("branch", ["text", "memory"])
+@pytest.mark.parametrize("entry", ["map_ranges", "calibration"])
+def test_ranges_are_of_the_branches_that_are_scored(tiny_path, tmp_path, branch, entry):
+    """Else the first image would end in a traceback."""
+    path = tmp_path / "x.detector"
+    random_detector(tiny_path).save(path)
+    changed = read_description(path)[entry]
+    ranges = changed["lo_hi"] if entry == "calibration" else changed
+    ranges[branch] = None
+    write_described(path, path, **{entry: changed})
+    with pytest.raises(UserError, match=f"its {branch} branch and its calibration do not fit"):
+        Detector.load(path, clip_path=tiny_path)
 
 
 def test_a_detector_of_an_unknown_method_is_refused(tiny_path, tmp_path):
