@@ -108,7 +108,8 @@ def check_branches(
     found: Calibrated, settings: Settings, bank: list[Tensor] | None, path: Path
 ) -> None:
     """Raise UserError unless a calibration has ranges of the branches that a detector scores."""
-    scored = {"text": METHODS[settings.method].sentences, "memory": bank is not None}
+    info = METHODS[settings.method]
+    scored = {"text": info.sentences, "memory": info.memory_branch and bank is not None}
     for name, expected in scored.items():
         for ends in (getattr(found.calibration, name), found.map_ranges[name]):
             if (ends is not None) != expected:
@@ -121,7 +122,7 @@ def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> No
     needed = str(settings.weights["sha256"])
     if file_hash(file) != needed:
         raise UserError(
-            f"{path} was made with CLIP weights of SHA-256 {needed[:12]}..., {file} has "
+            f"{path} was made with weights of SHA-256 {needed[:12]}..., {file} has "
             f"{file_hash(file)[:12]}...; pass its weights with --clip_path FILE"
         )
 
