@@ -83,12 +83,14 @@ def prepare(root: Path, depth: str = PLAIN) -> None:
     Raises UserError if some of them exist, or all with another depth.
     """
     from synthetic.anatomy import PAINTERS
+    from synthetic.dino import write_demo_dino
     from synthetic.images import depth_of, write_demo
     from synthetic.network import write_demo_weights
     from utils import part_of, sweep
 
     sweep(root)
     write_demo_weights()  # always: it takes two seconds, and an older program's file would not fit
+    write_demo_dino()
     existing = [name for name in FOLDERS if (root / name).exists()]
     if existing == list(FOLDERS):
         if depth_of(root / "data") != depth:

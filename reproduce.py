@@ -35,9 +35,9 @@ from report.study import DONE, FAILED, MISSING, Study
 
 # torch, pandas, plotly and the scripts are slow to import: help and mistakes come before them
 if TYPE_CHECKING:
+    from report.cells import CellSpec
     from report.cluster import Work
     from report.job import Job
-    from report.jobs import CellSpec
 
     PlannedCell = tuple[CellSpec, Job, Job, str]  # with its training, its test, what is missing
 
@@ -47,8 +47,10 @@ def run_job(job: "Job") -> str:
 
     The traceback of a bug is written to the folder of its results.
     """
+    from mvfa.memory import forget_peak_memory
     from utils import write_text  # imports torch
 
+    forget_peak_memory()
     print(f"\n{job.out.parent.name}: {job.script}", flush=True)
     try:
         import_module(job.script).main([*job.flags, f"--out={job.out}"])
@@ -98,7 +100,8 @@ def perform(work: "Work", threads: int | None = None, gpu: str | None = None) ->
 
 def planned_cells(request: Request) -> "list[PlannedCell]":
     """Return every cell with its training, its test, and what is missing to run them."""
-    from report.jobs import cell_specs, jobs_of, missing_input
+    from report.cells import cell_specs
+    from report.jobs import jobs_of, missing_input
 
     options = request.options
     return [

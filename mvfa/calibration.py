@@ -77,6 +77,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.source not in SOURCES or self.by not in UNITS:
             raise ValueError(f"no source and unit of a calibration: {self.source}, {self.by}")
+        if self.text is None and self.memory is None:
+            raise ValueError("a calibration without constants")
         if not isinstance(self.selection_used_it, bool):
             raise ValueError(f"selection_used_it is {self.selection_used_it}")  # noqa: TRY004
         for name in ("normal_scores", "abnormal_scores"):
@@ -304,7 +306,7 @@ def describe(calibration: Calibration, chosen: Threshold, reason: str = "") -> s
     if reason:
         said.append(f"The rule {chosen.rule} is the default here: {reason}.")
     if calibration.source == LEFT_OUT:
-        said.append("The adapters were trained on these images, so the true rates are higher.")
+        said.append("If adapters were trained on these images, the true rates are higher.")
     if calibration.selection_used_it:
         said.append("These images also chose the epoch of the adapters, so rates may be higher.")
     return " ".join(said)

@@ -204,6 +204,7 @@ class Detector:
     def fuse(self, raw: Raw) -> tuple[float, Tensor]:
         """Return the score and the fused map [S, S] of one image (docs/calibration.md, C1)."""
         assert self.calibration is not None, "scores need a calibration"
+        self._check_branches(raw)
         fused = fuse(
             raw.text_map, raw.memory_map, self.map_ranges["text"], self.map_ranges["memory"]
         )
@@ -212,6 +213,20 @@ class Detector:
         calibration = self.calibration
         score = fuse(raw.text_score, raw.memory_score, calibration.text, calibration.memory)
         return float(score), fused
+
+    def _check_branches(self, raw: Raw) -> None:
+        """Raise UserError unless there are constants of just the branches that an image has."""
+        assert self.calibration is not None
+        constants = [(raw.text_map, self.map_ranges["text"])]
+        constants += [(raw.memory_map, self.map_ranges["memory"])]
+        if raw.has_score:
+            constants += [(raw.text_score, self.calibration.text)]
+            constants += [(raw.memory_score, self.calibration.memory)]
+        if any((values is None) != (ends is None) for values, ends in constants):
+            raise UserError(
+                "the detector's constants are not those of its method; make it again with "
+                "calibrate.py"
+            )
 
     def result(self, raw: Raw, image: Image.Image) -> Result:
         """Return the result of an image from its maps and scores."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from CLIP.weight_files import DEMO_MODELS
 from dataset.cases import places
 from dataset.catalog import ObjectInfo, find_object
 from dataset.check import Checked, check_records, check_scorable
@@ -26,7 +27,6 @@ from mvfa.console import note, progress
 from mvfa.distributed import World
 from mvfa.options import Options
 from mvfa.schedule import note_short_epochs
-from synthetic.settings import MODEL as DEMO_MODEL
 
 
 def target_object(options: Options, world: World | None = None) -> ObjectInfo:
@@ -95,7 +95,7 @@ def note_published_counts(images: ImageSet, options: Options, world: World) -> N
 
     The set holds their test images. Nothing is said in a demo, whose images are invented.
     """
-    if options.model_name == DEMO_MODEL:
+    if options.model_name in DEMO_MODELS:
         return
     counts = Counter(record.object for record in images.records)
     other = [

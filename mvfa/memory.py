@@ -1,10 +1,12 @@
 """Memory of the machine and of this process, and allocator settings that change its speed."""
 
 import ctypes
+import gc
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import torch
@@ -16,6 +18,7 @@ M_MMAP_THRESHOLD = -3
 CACHED_BYTES = 2**30  # free memory that the allocator keeps for later blocks
 LARGE_BLOCKS = (2**28, 2**25)  # sizes from which on blocks are returned to the system all the same
 RETURNED_BLOCKS = 2**22  # the same, within `large_blocks_returned`
+HOST_PEAK = Path("/proc/self/clear_refs")  # of Linux
 MISSING_MALLOPT = (OSError, AttributeError, TypeError)  # no glibc: macOS, musl, Windows
 
 
@@ -46,6 +49,21 @@ def peak_memory(device: torch.device) -> dict[str, int]:
     if device.type == "cuda":
         peak["cuda"] = torch.cuda.max_memory_allocated(device)
     return peak
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory` measure from now on, for several runs in one process.
+
+    A system other than Linux keeps the peak of the process.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+    with suppress(*MISSING_MALLOPT):
+        ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept is not of the next run
+    with suppress(OSError):
+        HOST_PEAK.write_text("5")  # clears the highest resident size (man 5 proc)
 
 
 def peak_host_memory() -> int:

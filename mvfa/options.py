@@ -18,7 +18,7 @@ from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, number, truth
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, PATCH_MEMORY, check_script
-from mvfa.recipe import CHOICES, FIELDS, LEVELS, RECIPES, Recipe
+from mvfa.recipe import APRIL_GAN, CHOICES, FIELDS, LEVELS, RECIPES, RECIPES_SHOWN, Recipe
 
 DEFAULT_MODEL = METHODS[MVFA].model
 DEFAULT_EPOCHS = 50
@@ -425,7 +425,7 @@ def add_recipe(parser: Parser) -> None:
     flags = Flags(parser, "recipe (each flag overrides one choice of the recipe)")
     flags.add(
         "recipe",
-        "released: what the released code does; paper: what the paper says",
+        RECIPES_SHOWN,
         "released",
         choices=list(RECIPES),
     )
@@ -433,6 +433,8 @@ def add_recipe(parser: Parser) -> None:
         if name in OWN_FLAGS:
             continue
         values = {recipe: getattr(value, name) for recipe, value in RECIPES.items()}
+        if values[APRIL_GAN] == values["released"]:
+            del values[APRIL_GAN]
         if isinstance(field.default, bool):
             more: dict[str, Any] = {"type": truth, "metavar": "yes|no"}
             values = {recipe: "yes" if value else "no" for recipe, value in values.items()}

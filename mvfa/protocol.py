@@ -10,7 +10,7 @@ from typing import Any
 
 from dataset.catalog import ANY, HALF, PAPER_ORDER
 from mvfa.methods.catalog import METHODS, MVFA, MethodInfo
-from mvfa.recipe import RECIPES, SCORING_FIELDS
+from mvfa.recipe import APRIL_GAN, RECIPES, SCORING_FIELDS
 from mvfa.run_schema import TRAINING
 from mvfa.schema import Entries, mapping, problem
 
@@ -18,6 +18,11 @@ SELECTED = {  # by the rule that chose the checkpoint
     "test": "the one with the best results on the test set itself, an oracle",
     "valid": "the one with the best results on images of valid/ that were not trained on",
     "last": "the last one",
+}
+RECIPE_SOURCES = {
+    "released": "the authors' released code",
+    "paper": "the paper",
+    APRIL_GAN: "the authors' released code, with linear projectors instead of adapters",
 }
 GREYS = {HALF: "grey values above half of the range", ANY: "all grey values above 0"}
 ABOUT = Entries({"options": Entries({"recipe": mapping}), "train_objects": mapping})
@@ -172,7 +177,7 @@ def recipe_sentence(options: Mapping[str, Any]) -> str:
     changed = [
         f"{key} {own[key]}" for key in SCORING_FIELDS if own.get(key, base[key]) != base[key]
     ]
-    of = {"released": "the authors' released code", "paper": "the paper"}[name]
+    of = RECIPE_SOURCES[name]
     but = f", except for {', '.join(changed)}" if changed else ""
     levels = options.get("score_levels") or ()
     scored = f"; scored are blocks {', '.join(map(str, levels))}" if levels else ""

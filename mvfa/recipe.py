@@ -6,6 +6,7 @@ The scripts take the choices of adapters, scores and losses from here.
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+APRIL_GAN = "april_gan"
 LEVELS = (6, 12, 18, 24)  # blocks with adapters
 CHOICES = {
     "projector": ("none", "last", "all"),
@@ -66,6 +67,11 @@ class Recipe:
         return asdict(self)
 
 
+# in words, of the scripts' --recipe
+RECIPES_SHOWN = (
+    "released: what the released code does; paper: what the paper says; "
+    f"{APRIL_GAN}: released, with projectors instead of adapters"
+)
 RECIPES = {
     "released": Recipe(),
     # The paper has one y; here it is the mean of both heads' y, so the weights still sum to 1.
@@ -86,6 +92,8 @@ RECIPES = {
         scaling="clip",
         select="last",
     ),
+    # linear projectors read the hidden tokens of every level, which stay as they are
+    APRIL_GAN: Recipe(projector="all"),
 }
 
 FIELDS = {recipe_field.name: recipe_field for recipe_field in fields(Recipe)}

@@ -57,6 +57,7 @@ PICTURE: Mapping[str, Schema] = {
 }
 OPTIONS: Mapping[str, Schema] = {
     "obj": text,
+    "method": text,
     "script": text,
     "shot": whole,
     "abnormal_shot": whole,
@@ -119,6 +120,8 @@ FORM = Entries(
         "disjoint_cases": DISJOINT,
         "cost": Entries({"bank_bytes": whole, "image_seconds": finite}),
         "trained_parameters": whole,
+        "seconds": finite,
+        "peak_memory_bytes": Each(whole),
         "selections": Each(Entries(AUROCS)),
     },
     needed=("image_auroc",),

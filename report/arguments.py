@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from CLIP.weight_files import DEMO_DINO, WEIGHTS_SHOWN
 from dataset.catalog import PAPER_ORDER, object_name
 from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, cluster_option, number
+from mvfa.methods.catalog import METHODS, PATCH_MEMORY
 from mvfa.options import (
     DEFAULT_MODEL,
     DEFAULT_SEED,
@@ -18,7 +20,7 @@ from mvfa.options import (
     add_machine,
     add_weights,
 )
-from mvfa.recipe import CHOICES, RECIPES
+from mvfa.recipe import CHOICES, RECIPES, RECIPES_SHOWN
 from report.experiments import SHORTCUTS, SKIN, TABLES, StudyOptions
 from synthetic.settings import (
     DEMO_ROOT,
@@ -151,7 +153,7 @@ def add_training(parser: Parser) -> None:
     flags = Flags(parser, "adapters")
     flags.add(
         "recipe",
-        "released: what the released code does; paper: what the paper says",
+        RECIPES_SHOWN,
         "released",
         choices=list(RECIPES),
     )
@@ -203,6 +205,13 @@ def add_model(parser: Parser) -> None:
     flags = Flags(parser, "model and machine")
     count = {"type": number(int, 1), "metavar": "N"}
     add_weights(flags)
+    flags.add(
+        "dino_path",
+        "weights of DINOv2, for the table rivals",
+        shown=f"the file of {METHODS[PATCH_MEMORY].model} in {WEIGHTS_SHOWN}",
+        type=Path,
+        metavar="FILE",
+    )
     flags.add("img_size", "image side in pixels", shown="240; demo: 120", **count)
     add_machine(flags)
     flags.add(
@@ -323,7 +332,16 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
         pictures=values.pictures,
         published=values.published,
         disjoint_cases=values.disjoint_cases,
+        dino_model=dino_model(values),
+        dino_path=values.dino_path,
     )
+
+
+def dino_model(values: argparse.Namespace) -> str | None:
+    """Return the DINOv2 model of the table rivals; None: what --dino_path holds."""
+    if values.demo:
+        return DEMO_DINO
+    return METHODS[PATCH_MEMORY].model if values.dino_path is None else None
 
 
 def parse(argv: Sequence[str] | None) -> Request:

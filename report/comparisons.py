@@ -45,6 +45,17 @@ COMPARISON_COLUMNS = (
 )
 
 
+REFERENCE_COLUMNS = (
+    *(Column("row", "Row"), CELL_COLUMNS[2]),
+    *(Column("seed", "Seed", 0), Column("draw", "Draw", 0)),
+    Column("verdict", "Verdict"),
+    *COMPARISON_COLUMNS[7:12],
+    Column("first", "AUROC of the row", 2),
+    Column("second", "of the first row", 2),
+    *COMPARISON_COLUMNS[14:],
+)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two runs scored on the same images: AUROCs as fractions, p-values of their difference.
@@ -175,6 +186,30 @@ def comparisons_of(study: Study, spec: TableSpec, read: Reader) -> list[dict[str
         if len(rows) > 1:
             records += object_records(rows, read)
     return [{"table": spec.title} | record for record in records]
+
+
+def verdict(record: Mapping[str, Any]) -> str:
+    """Return whether a row is better or worse than another by every test; "" if it has none."""
+    values = [p for key in ("p_delong", "p_permutation") if (p := record.get(key)) is not None]
+    if not values:
+        return ""
+    if max(values) >= LEVEL:
+        return "not shown"
+    return "better" if record["difference"] > 0 else "worse"
+
+
+def reference_table(study: Study, spec: TableSpec, read: Reader) -> Table:
+    """Return the comparison of each row of a table with its first, by object and run."""
+    first, *others = spec.rows
+    records = []
+    for row in others:
+        for obj in spec.objects:
+            reference = by_run(study.at(spec.name, first, obj))
+            for cell in by_run(study.at(spec.name, row, obj)).values():
+                if cell.run in reference:
+                    record = record_of(cell, reference[cell.run], read)
+                    records.append(record | {"row": row, "verdict": verdict(record)})
+    return table(f"{spec.name}-paired", REFERENCE_COLUMNS, records)
 
 
 def best_cells(records: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:

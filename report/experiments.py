@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.catalog import PAPER_ORDER
-from mvfa.recipe import LEVELS, RECIPES
+from mvfa.methods.catalog import CLIP, METHODS, MVFA, PATCH_MEMORY
+from mvfa.options import FEW, ZERO
+from mvfa.recipe import APRIL_GAN, LEVELS, RECIPES
 from report.study import Published, Source, TableSpec
 
 PAPER_SHOT = 4  # K of table 1, table 5 and the additions
@@ -28,10 +30,12 @@ TABLES = (
     "allshots",
     "skin",
     "switches",
+    "rivals",
 )
 SHORTCUTS = "shortcuts"  # a table of scores that need no run
 FEW_ROW = f"MVFA, {PAPER_SHOT}-shot"
 ZERO_ROW = "MVFA, zero-shot"
+APRIL_ROW = f"April-GAN form, {PAPER_SHOT}-shot"
 PROJECTOR_ROW = "MVFA, projectors instead of adapters"
 ALL_LEVELS_ROW = "all levels"
 ALL_SHOTS_ROW = "all shots"
@@ -92,7 +96,63 @@ TITLES = {  # and captions
         "Addition: paper against released code",
         "The runs of table 1, with one choice of the paper at a time; last, all greys of masks.",
     ),
+    "rivals": (
+        "Addition: other methods",
+        "The same images, shots, truths and metrics for every method.",
+    ),
 }
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A row of the table that compares methods.
+
+    Args:
+        row: its name.
+        setting: "few" or "zero".
+        flags: of its runs, beside those of every run of the setting.
+        branch: whose scores it shows.
+
+    """
+
+    row: str
+    setting: str
+    flags: tuple[str, ...] = ()
+    branch: str = "both"
+
+
+# what a method's row is split into, by method
+SPLIT = {CLIP: {"text and memory": "both", "text": "text", "memory": "memory"}}
+
+
+def few_rows(method: str) -> list[MethodRow]:
+    """Return the rows of a method that has shots: of both labels if it is trained, else normal."""
+    title = METHODS[method].title
+    if method == MVFA:
+        return [MethodRow(FEW_ROW, FEW), MethodRow(APRIL_ROW, FEW, ("--recipe", APRIL_GAN))]
+    flags: tuple[str, ...] = ("--method", method)
+    if METHODS[method].keys:
+        return [MethodRow(f"{title}, {PAPER_SHOT}-shot", FEW, flags)]
+    flags += ("--abnormal_shot", "0")
+    if method in SPLIT:
+        return [
+            MethodRow(f"{title}, {part}", FEW, flags, branch)
+            for part, branch in SPLIT[method].items()
+        ]
+    return [MethodRow(f"{title}, {PAPER_SHOT} normal shots", FEW, flags)]
+
+
+def zero_row(method: str) -> MethodRow:
+    """Return the row of a method without an image of the object."""
+    flags = () if method == MVFA else ("--method", method)
+    return MethodRow(f"{METHODS[method].title}, zero-shot", ZERO, flags)
+
+
+# of every method in the catalog; the first is the one that the others are compared with
+METHOD_ROWS = (
+    *(row for name, info in METHODS.items() if info.runs("test_few") for row in few_rows(name)),
+    *(zero_row(name) for name, info in METHODS.items() if info.runs("test_zero")),
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +179,8 @@ class StudyOptions:
     pictures: int  # of each run
     published: Path | None = None
     disjoint_cases: bool = False  # whether few-shot tests are also scored without the shots' cases
+    dino_model: str | None = METHODS[PATCH_MEMORY].model
+    dino_path: Path | None = None
 
 
 def switch_flags(names: Iterable[str]) -> list[str]:
@@ -162,6 +224,9 @@ def published_rows(options: StudyOptions) -> dict[str, list[Published]]:
         "allshots": [Published(ALL_SHOTS_ROW)],
         "skin": [Published(FEW_ROW), Published(ZERO_ROW)],
         "switches": [Published(row) for row in (*SWITCHES, ALL_SWITCHES, MASK_ROW)],
+        "rivals": [
+            {FEW_ROW: few, ZERO_ROW: zero}.get(row.row, Published(row.row)) for row in METHOD_ROWS
+        ],
     }
 
 
@@ -182,6 +247,7 @@ def table_specs(options: StudyOptions) -> tuple[TableSpec, ...]:
             published=tuple(rows[name]),
             shots=options.shots if name == "figure3" else (),
             heat_maps=name == "figure5",
+            methods=name == "rivals",
         )
         for name in TABLES
         if name in options.tables

@@ -12,7 +12,8 @@ from report.damage import adapters_damage, other_adapters, results_damage
 class Job:
     """One call of a script: its name, its flags, and the folder of its results.
 
-    `script` is empty where the authors' adapters take the place of a training.
+    `script` is empty where nothing is trained: the authors' adapters are tested, or a method has
+    none.
     """
 
     script: str

@@ -7,182 +7,24 @@ that changes the run's results, so a changed setting makes a new run instead of 
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from CLIP.hashing import file_hash, sha256
 from CLIP.weight_files import weight_path
-from dataset.catalog import CATALOG, SETTINGS, existing_folder
-from dataset.layout import LABELS, image_folder, list_images, object_folder
+from dataset.catalog import SETTINGS
+from dataset.layout import object_folder
 from dataset.medical_zero import others
 from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
-from mvfa.options import FEW, MIXED, SHOT_LISTS, ZERO
-from mvfa.recipe import LEVELS
-from report.experiments import (
-    ALL_LEVELS_ROW,
-    ALL_SHOTS_ROW,
-    ALL_SWITCHES,
-    ALONE,
-    AMONG,
-    BRANCH_ROWS,
-    FEW_ROW,
-    MASK_ROW,
-    NORMAL_ROW,
-    PAPER_SHOT,
-    PROJECTOR_ROW,
-    SWITCHES,
-    TABLES,
-    ZERO_ROW,
-    StudyOptions,
-    new_objects,
-    objects_of,
-    switch_flags,
-)
+from mvfa.options import DEFAULT_MODEL, FEW, MIXED, SHOT_LISTS, ZERO
+from report.cells import CellSpec, Training, pairs
+from report.experiments import PAPER_SHOT, StudyOptions
 from report.job import Job
 from report.study import DONE, FAILED, MISSING, Cell, load_cell
 
-
-@dataclass(frozen=True)
-class Training:
-    """One training: its setting ("few" or "zero"), its object, and the flags it alone has."""
-
-    setting: str
-    obj: str
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CellSpec:
-    """A table's cell for one seed and draw, and the run that fills it.
-
-    `script` and `flags` are those of the test (`flags` beside the training's); `branch` is the one
-    whose scores the cell shows; `shot` is K, and 0 where the run has no shots.
-    """
-
-    table: str
-    row: str
-    obj: str
-    seed: int
-    draw: int
-    training: Training
-    script: str
-    flags: tuple[str, ...] = ()
-    branch: str = "both"
-    shot: int = 0
-
-
-@dataclass(frozen=True)
-class CellFactory:
-    """Makes the cells of one table, object, seed and draw."""
-
-    options: StudyOptions
-    table: str
-    obj: str
-    seed: int
-    draw: int
-
-    def few(
-        self, row: str, *flags: str, shot: int = PAPER_SHOT, draw: int | None = None
-    ) -> CellSpec:
-        """Return the cell of a few-shot run; `flags` are the training's."""
-        draw = self.draw if draw is None else draw
-        fixed = ("--seed", str(self.seed), "--shot", str(shot), "--iterate", str(draw))
-        training = Training(FEW, self.obj, (*fixed, *flags))
-        return self.cell(row, training, "test_few", shot)
-
-    def zero(self, row: str, *flags: str) -> CellSpec:
-        """Return the cell of a zero-shot run; `flags` are the training's."""
-        training = Training(ZERO, self.obj, ("--seed", str(self.seed), *flags))
-        return self.cell(row, training, "test_zero", 0)
-
-    def normal(self, row: str) -> CellSpec:
-        """Return the cell of a run with normal shots only."""
-        flags = ("--shot", str(PAPER_SHOT), "--iterate", str(self.draw), "--abnormal_shot", "0")
-        return replace(self.zero(row), script="test_few", flags=flags, shot=PAPER_SHOT)
-
-    def cell(self, row: str, training: Training, script: str, shot: int) -> CellSpec:
-        """Return a cell of this table, object, seed and draw."""
-        return CellSpec(
-            self.table, row, self.obj, self.seed, self.draw, training, script, shot=shot
-        )
-
-
-def level_cells(factory: CellFactory) -> list[CellSpec]:
-    """Return the cells of table 5."""
-    blocks = tuple(map(str, LEVELS))
-    alone = [
-        factory.few(row, "--features_list", block) for row, block in zip(ALONE, blocks, strict=True)
-    ]
-    among = [
-        replace(factory.few(row), flags=("--score_levels", block))
-        for row, block in zip(AMONG, blocks, strict=True)
-    ]
-    return [*alone, *among, factory.few(ALL_LEVELS_ROW)]
-
-
-def switch_cells(factory: CellFactory) -> list[CellSpec]:
-    """Return the cells of the table that compares paper and released code."""
-    every = [name for names in SWITCHES.values() for name in names]
-    rows = {**SWITCHES, ALL_SWITCHES: every}
-    # the rows start from the released recipe, whatever --recipe says
-    released = ("--recipe", "released") if "paper" in factory.options.run_flags else ()
-    cells = [factory.few(row, *released, *switch_flags(names)) for row, names in rows.items()]
-    if factory.obj in CATALOG and not CATALOG[factory.obj].masks:
-        return cells
-    return [*cells, factory.few(MASK_ROW, *released, "--mask_rule", "any")]
-
-
-def all_shots_cells(factory: CellFactory) -> list[CellSpec]:
-    """Return the cell of the run with all available shots."""
-    shot = available_shots(factory.options.data_path, factory.obj)
-    return [factory.few(ALL_SHOTS_ROW, shot=shot, draw=RANDOM_DRAW)]
-
-
-CELLS: dict[str, Callable[[CellFactory], list[CellSpec]]] = {
-    "table1": lambda f: [f.few(FEW_ROW)],
-    "figure3": lambda f: [f.few(f"K = {k}", shot=k) for k in f.options.shots],
-    "table2": lambda f: [f.zero(ZERO_ROW)],
-    "table4": lambda f: [f.zero(ZERO_ROW), f.zero(PROJECTOR_ROW, "--projector", "all")],
-    "table5": level_cells,
-    "figure5": lambda f: [f.few(FEW_ROW), f.zero(ZERO_ROW)],
-    "branches": lambda f: [
-        replace(f.few(row), branch=branch) for row, branch in BRANCH_ROWS.items()
-    ],
-    "normal": lambda f: [f.normal(NORMAL_ROW)],
-    "allshots": all_shots_cells,
-    "skin": lambda f: [f.few(FEW_ROW), f.zero(ZERO_ROW)],
-    "switches": switch_cells,
-}
-
-
-def available_shots(data_path: Path, obj: str) -> int:
-    """Return how many shots of each label valid/ of an object has: the smaller number."""
-    return min(len(list_images(image_folder(data_path, obj, "valid", s))) for s in LABELS)
-
-
-def cell_specs(options: StudyOptions) -> list[CellSpec]:
-    """Return every cell of every table asked for; a run that has no draw is there once.
-
-    Raises UserError if an object that is in no table has no folder.
-    """
-    for obj in new_objects(options):
-        existing_folder(options.data_path, obj)
-    specs = []
-    for table in (name for name in TABLES if name in options.tables):
-        for obj, seed, draw in product(objects_of(table, options), options.seeds, options.draws):
-            cells = CELLS[table](CellFactory(options, table, obj, seed, draw))
-            first = draw == options.draws[0]
-            specs += [cell for cell in cells if first or (cell.shot and table != "allshots")]
-    if not options.disjoint_cases:
-        return specs
-    more = ("--disjoint_cases", "yes")
-    return [
-        replace(spec, flags=(*spec.flags, *more)) if spec.script == "test_few" else spec
-        for spec in specs
-    ]
+WEIGHT_FLAGS = ("--model_name", "--clip_path")
 
 
 def digest(*content: object) -> str:
@@ -190,17 +32,29 @@ def digest(*content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
 
 
-def pairs(flags: Sequence[str]) -> list[tuple[str, str]]:
-    """Return flags and their values, two by two."""
-    return list(zip(flags[::2], flags[1::2], strict=True))
+def reads_clip(training: Training) -> bool:
+    """Return whether the backbone of a training and its tests is CLIP, else DINOv2."""
+    return training.method.model == DEFAULT_MODEL
 
 
-def weights_hash(options: StudyOptions) -> str:
-    """Return the hash of the CLIP weights, "" if the file does not exist."""
+def weights_of(training: Training, options: StudyOptions) -> Path | None:
+    """Return the file of the backbone's weights, None if it does not exist."""
     try:
-        return file_hash(weight_path(options.model_name, options.clip_path))
+        if reads_clip(training):
+            return weight_path(options.model_name, options.clip_path)
+        return weight_path(options.dino_model, options.dino_path)
     except UserError:
-        return ""
+        return None
+
+
+def run_flags(training: Training, options: StudyOptions) -> tuple[str, ...]:
+    """Return the flags of every run that change results, with those of the training's backbone."""
+    if reads_clip(training):
+        return options.run_flags
+    kept = [pair for pair in pairs(options.run_flags) if pair[0] not in WEIGHT_FLAGS]
+    dino = zip(WEIGHT_FLAGS, (options.dino_model, options.dino_path), strict=True)
+    kept += [(flag, str(value)) for flag, value in dino if value is not None]
+    return tuple(part for pair in kept for part in pair)
 
 
 def listed_shots(
@@ -230,7 +84,8 @@ def object_settings(training: Training, options: StudyOptions) -> list[tuple[str
 
 def needed_objects(training: Training) -> list[str]:
     """Return the objects, besides its own, whose images a training reads."""
-    return [other.name for other in others(training.obj)] if training.setting == ZERO else []
+    trained = training.setting == ZERO and training.trains
+    return [other.name for other in others(training.obj)] if trained else []
 
 
 def training_name(training: Training, options: StudyOptions) -> str:
@@ -239,12 +94,13 @@ def training_name(training: Training, options: StudyOptions) -> str:
         flag.replace("--", "-").replace("_list", "") + value
         for flag, value in pairs(training.flags)
     )
+    weights = weights_of(training, options)
     code = digest(
         training.flags,
-        options.training_flags[training.setting],
-        options.run_flags,
+        options.training_flags[training.setting] if training.trains else (),
+        run_flags(training, options),
         str(options.data_path),
-        weights_hash(options),
+        "" if weights is None else file_hash(weights),
         listed_shots(options, training.obj, training.flags),
         *object_settings(training, options),
     )
@@ -260,10 +116,8 @@ def test_name(spec: CellSpec, options: StudyOptions, pictures: Sequence[str]) ->
 
 def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     """Return what a run needs and does not have, in words; "" if it can run."""
-    try:
-        weight_path(options.model_name, options.clip_path)
-    except UserError:
-        return "no CLIP weights"
+    if weights_of(spec.training, options) is None:
+        return f"no {'CLIP' if reads_clip(spec.training) else 'DINOv2'} weights"
     needed = [spec.obj]
     if options.published is None:
         needed += needed_objects(spec.training)
@@ -271,7 +125,8 @@ def missing_input(spec: CellSpec, options: StudyOptions) -> str:
     absent = [name for name in needed if not (object_folder(data, name) / "test").is_dir()]
     if absent:
         return f"no images of {', '.join(absent)}"
-    if options.published is not None and (reason := missing_adapters(spec, options.published)):
+    published = options.published if spec.training.trains else None
+    if published is not None and (reason := missing_adapters(spec, published)):
         return reason
     if spec.table == "allshots":
         return "" if spec.shot else "no images in valid/ to draw from"
@@ -324,14 +179,14 @@ def picture_flags(options: StudyOptions) -> tuple[str, ...]:
 
 def jobs_of(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[Job, Job]:
     """Return the training and the test of a cell; their folders are below `root`."""
-    if options.published is not None:
-        return published_jobs(spec, options, root)
     training = spec.training
+    if options.published is not None and training.trains:
+        return published_jobs(spec, options, root)
     folder = root / training_name(training, options)
     shared = (
         "--obj",
         spec.obj,
-        *options.run_flags,
+        *run_flags(training, options),
         *options.neutral_flags,
         f"--save_path={folder}",
         *training.flags,
@@ -344,10 +199,16 @@ def jobs_of(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[Job, Job
     test_flags = (*shared, *spec.flags, *pictures)
     if spec.script == "test_few":
         test_flags += lists
+    train = Job(f"train_{training.setting}", train_flags, folder / "train")
     return (
-        Job(f"train_{training.setting}", train_flags, folder / "train"),
+        train if training.trains else untrained(folder),
         Job(spec.script, test_flags, folder / test_name(spec, options, pictures)),
     )
+
+
+def untrained(folder: Path) -> Job:
+    """Return the training without a script, of tests in a folder for which nothing is trained."""
+    return Job("", (), folder / "train")
 
 
 def published_jobs(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[Job, Job]:
@@ -371,7 +232,7 @@ def published_jobs(spec: CellSpec, options: StudyOptions, root: Path) -> tuple[J
     if spec.script == "test_few":
         flags += (f"--fewshot_path={options.fewshot_path}",)
     return (
-        Job("", (), folder / "train"),
+        untrained(folder),
         Job(spec.script, flags, folder / test_name(spec, options, pictures)),
     )
 

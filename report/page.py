@@ -5,7 +5,7 @@ The page needs no other file and no network. Equal studies give equal bytes.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mvfa.curve_plots import Plot, curve_plots
 from mvfa.embedding import data_uri
@@ -23,11 +23,14 @@ from mvfa.pages import (
 from report.compact import SOURCES, Compact, compact_table
 from report.comparisons import (
     LEVEL,
+    Reader,
     best_cells,
     cached_reader,
     comparison_table,
     comparisons_of,
+    reference_table,
 )
+from report.costs import averages, cost_table
 from report.gallery import gallery, heat_map_rows
 from report.plots import shot_plots
 from report.rivals import load_rivals, rival_table, side_by_side
@@ -48,6 +51,7 @@ from report.study import (
     STATES,
     PublishedResults,
     Study,
+    TableSpec,
     load_published,
 )
 from report.tables import Table, long_table
@@ -67,22 +71,58 @@ BOLD_NOTE = (
     f"permutation find it better than that of each other row with p < {LEVEL}, in every run "
     "(section Paired tests)."
 )
+COST_NOTE = (
+    "Means over objects and runs. Training is one whole call, with loading and with the tests that "
+    "choose a checkpoint; a test image is what scoring takes for each, without loading. Memory is "
+    "the peak of the GPU, or else of the process (host); only Linux tells that of each run of a "
+    "process. Compare rows of one machine only."
+)
+REFERENCE_NOTE = (
+    "Difference of image AUROC on the same test images, of runs of the same seed and draw. Better "
+    f"or worse: both p-values are below {LEVEL}, for this object alone; with many rows some are by "
+    "chance, since nothing is corrected for their number."
+)
 SELECT_TITLES = {"test": "best on test (an oracle)", "valid": "best on valid", "last": "last epoch"}
 EXTRA_TITLES = {  # of tables.md
     "comparisons": "Paired tests",
     "shortcuts": "Shortcuts",
     "cases": "Cases and slices",
-    "rivals": "Who else, and is it comparable",
+    "published": "Who else, and is it comparable",
     "selections": "Choice of checkpoint",
     "details": "All metrics",
     "calibration": "Calibration",
 }
 
 
+class MethodTables(NamedTuple):
+    """What the section of a table of methods has below it: costs, and each row against the first.
+
+    `average` holds the means over objects of `costs`.
+    """
+
+    average: Table
+    costs: Table
+    paired: Table
+
+    def markdown(self) -> str:
+        """Return the means of the costs, and the paired tests, in Markdown."""
+        cost = f"### Cost\n\n{COST_NOTE}\n\n{self.average.markdown()}"
+        return f"{cost}\n### Against the first row\n\n{REFERENCE_NOTE}\n\n{self.paired.markdown()}"
+
+
+def method_tables(study: Study, spec: TableSpec, read: Reader) -> MethodTables | None:
+    """Return the tables below a table of methods, None for another one."""
+    if not spec.methods:
+        return None
+    costs = cost_table(study, spec)
+    return MethodTables(averages(costs), costs, reference_table(study, spec, read))
+
+
 def sections(
     study: Study,
     results: PublishedResults,
     compared: Mapping[str, Sequence[Mapping[str, Any]]],
+    read: Reader,
 ) -> list[dict[str, Any]]:
     """Return for each table its spec, its compact and long form, its plots and its heat maps.
 
@@ -104,6 +144,7 @@ def sections(
                 ),
                 "plots": shot_plots(study, spec, long),
                 "heat_maps": heat_map_rows(study, spec),
+                "methods": method_tables(study, spec, read),
             }
         )
     return parts
@@ -149,6 +190,8 @@ def render(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[str,
         no_difference_note=NO_DIFFERENCE_NOTE,
         cell_note=CELL_NOTE,
         bold_note=BOLD_NOTE,
+        cost_note=COST_NOTE,
+        reference_note=REFERENCE_NOTE,
         level=LEVEL,
         rate=RATE,
         counts={state: study.count(state) for state in STATES},
@@ -182,6 +225,8 @@ def markdown(study: Study, parts: Sequence[Mapping[str, Any]], extra: Mapping[st
         assert isinstance(compact, Compact)
         lines.append(f"## {escape(spec.title)}\n\n{escape(spec.caption)}\n\n{compact.markdown()}")
         lines.append(part["long"].markdown())
+        if part["methods"]:
+            lines.append(part["methods"].markdown())
     for name, title in EXTRA_TITLES.items():
         if extra[name].records:
             lines.append(f"## {title}\n\n{extra[name].markdown()}")
@@ -195,19 +240,20 @@ def write_report(study: Study, folder: Path) -> Path:
     """
     read = cached_reader()
     compared = {spec.name: comparisons_of(study, spec, read) for spec in study.specs}
-    parts = sections(study, load_published(), compared)
+    parts = sections(study, load_published(), compared, read)
     extra = {
         "comparisons": comparison_table([r for records in compared.values() for r in records]),
         "shortcuts": shortcut_table(study),
         "cases": case_table(study),
-        "rivals": rival_table(study, load_rivals()),
+        "published": rival_table(study, load_rivals()),
         "selections": selection_table(study),
         "details": detail_table(study),
         "calibration": calibration_table(study),
         "runs": run_table(study),
     }
     page = render(study, parts, extra)
-    for table in (*(part["long"] for part in parts), *extra.values()):
+    below = [table for part in parts for table in part["methods"] or ()]
+    for table in (*(part["long"] for part in parts), *below, *extra.values()):
         write_text(folder / "csv" / f"{table.name}.csv", table.csv())
     write_text(folder / "tables.md", markdown(study, parts, extra))
     write_text(folder / "index.html", page)

@@ -190,7 +190,7 @@ def rival_table(study: Study, rivals: Sequence[Rival]) -> Table:
             | {"comparable": "no" if reasons else "yes", "why": verdict}
         )
     records.sort(key=lambda r: (objects.index(r["object"]), r["metric"], r["comparable"] == "no"))
-    return table("rivals", RIVAL_COLUMNS, records)
+    return table("published", RIVAL_COLUMNS, records)
 
 
 def own_protocol(cell: Cell) -> Protocol:

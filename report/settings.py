@@ -7,19 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mvfa.methods.catalog import METHODS, MVFA
 from mvfa.options import FEW, ZERO
 from mvfa.protocol import protocol_text
 from report.study import DONE, Cell
 
-KINDS = {FEW: "Few-shot training", ZERO: "Zero-shot training"}
+NONE = "none"
+KINDS = {FEW: "Few-shot training", ZERO: "Zero-shot training", NONE: "Without training"}
 TRAINING_OPTIONS = ("epoch", "batch_size", "learning_rate", "img_size", "precision")
 MOST_ROWS = 3  # more rows than these are counted instead of named
 
 Labelled = tuple[str, Mapping[str, Any]]  # the row of a run, and its settings
 
 
+def method_name(cell: Cell) -> str:
+    """Return the name of a done cell's method; MVFA where none was recorded."""
+    name = (cell.metrics.get("options") or {}).get("method")
+    return name if name in METHODS else MVFA
+
+
 def training_kind(cell: Cell) -> str:
-    """Return "few" or "zero": how the adapters of a done cell were trained."""
+    """Return "few" or "zero": how a done cell was trained; "none": its method is not trained."""
+    if not METHODS[method_name(cell)].keys:
+        return NONE
     script = (cell.training.get("options") or {}).get("script")
     if script:
         return str(script).removeprefix("train_")
@@ -81,15 +91,15 @@ def unique_runs(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def protocols(cells: Iterable[Cell]) -> list[tuple[str, str]]:
-    """Return the protocol of one run of each kind of training, with the run's label.
+    """Return the protocol of one run of each method and kind of training, with the run's label.
 
     The run is the first of its kind that is done and has recorded its settings.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for cell in unique_runs(cells):
         text = protocol_text(cell.metrics)
         if text:
-            found.setdefault(training_kind(cell), (cell.label, text))
+            found.setdefault((method_name(cell), training_kind(cell)), (cell.label, text))
     return list(found.values())
 
 

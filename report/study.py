@@ -106,8 +106,10 @@ class TableSpec:
     """One table: rows x objects.
 
     `shots` holds K of each row where the table is a shot curve, else it is empty. `heat_maps`: the
-    table's section shows heat maps, and the gallery shows its runs. Raises ValueError for shots
-    that do not match the rows, and for published results of a row that the table does not have.
+    table's section shows heat maps, and the gallery shows its runs. `methods`: the rows are
+    methods; the section shows what they cost, and each against the first. Raises ValueError for
+    shots that do not match the rows, and for published results of a row that the table does not
+    have.
     """
 
     name: str
@@ -118,6 +120,7 @@ class TableSpec:
     published: tuple[Published, ...] = ()
     shots: tuple[int, ...] = ()
     heat_maps: bool = False
+    methods: bool = False
 
     def __post_init__(self) -> None:
         if self.shots and len(self.shots) != len(self.rows):

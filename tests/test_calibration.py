@@ -320,7 +320,7 @@ def test_a_paragraph_says_images_threshold_and_reason():
     assert "4 normal and 0 abnormal images: normal shots, each left out" in text
     assert "above all 4 normals" in text
     assert "The rule max is the default here: 4 normals allow no false positive rate below" in text
-    assert "The adapters were trained on these images" in text
+    assert "If adapters were trained on these images" in text
     assert "chose the epoch" in text
     assert "\n" not in text
     many = overlapping(39, 10)

@@ -51,6 +51,10 @@ CLOSE = 1e-4
 TRAINING = 1e-3
 NORMS = 1e-3
 CONTEXT_NORMS = 5e-3
+EQUAL = (1e-12, 1e-5)  # of image and pixel AUROC
+# behind a training of Brain the maps span 2e-3 only and an abnormal image is 2e-6 above a normal
+# one, less than the trained scores are rounded: one pair of 36, and few pixels, may change order
+NEARLY = (1 / 36 + 1e-9, 1e-3)
 SEED = 111  # of the released code's augmentation
 BATCH = 16
 RATE = 1e-3
@@ -155,12 +159,15 @@ def furthest(bench: Bench, found: dict[str, Tensor]) -> float:
     )
 
 
-def check_scores(bench: Bench, expected: dict, close: float) -> None:
-    """Compare maps, scores and AUROCs of the method as it is."""
+def check_scores(
+    bench: Bench, expected: dict, close: float, aurocs: tuple[float, float] = EQUAL
+) -> None:
+    """Compare maps, scores and AUROCs of the method as it is; `aurocs`: tolerances of these."""
+    image, pixel = aurocs
     predictions = bench.predictions()
     found: Evaluation = evaluate(predictions)
     assert predictions.labels.tolist() == expected["labels"]
-    assert found.image_auroc == pytest.approx(expected["image_auroc"], abs=1e-12)
+    assert found.image_auroc == pytest.approx(expected["image_auroc"], abs=image)
     if not bench.info.masks:
         assert difference(predictions.text_scores, expected["det_scores"]) < close
         return
@@ -168,7 +175,7 @@ def check_scores(bench: Bench, expected: dict, close: float) -> None:
     assert difference(maps.text_range, [expected["map_min"], expected["map_maximum"]]) < close
     raw = maps._text(slice(None))
     assert difference(raw.amax(dim=(1, 2)), expected["map_max"]) < close
-    assert found.pixel_auroc == pytest.approx(expected["pixel_auroc"], abs=1e-5)
+    assert found.pixel_auroc == pytest.approx(expected["pixel_auroc"], abs=pixel)
 
 
 def test_text_features(bench):
@@ -224,7 +231,8 @@ def test_training(bench):
     check_norms(method, bench.expected["norms_after"])
     method.prepare_scores()
     assert difference(method.text, ARRAYS[f"text_after_{bench.name}"]) < TRAINING
-    check_scores(bench, bench.expected["test_after"], TRAINING)
+    aurocs = NEARLY if bench.info.masks else EQUAL
+    check_scores(bench, bench.expected["test_after"], TRAINING, aurocs)
 
 
 def check_norms(method: MadCLIP, expected: dict[str, float]) -> None:
@@ -605,6 +613,9 @@ def test_fixed_text_features_take_the_place_of_contexts(demo_clip, images, tmp_p
     assert torch.equal(method.score(features, None)["logits"], logits)
     assert torch.equal(method.text_features(), text)  # with gradients on, too
     assert torch.equal(method.state()[FIXED][FIXED], text)
+    assert set(method.groups()) == {"adapters"}
+    adapt(method, features, None)
+    assert torch.equal(method.text_features(), text)
     state[FIXED][FIXED] = text[1:]
     with pytest.raises(UserError, match="text_features_fix"):
         method.check(state, tmp_path / "x.pth")
@@ -664,6 +675,14 @@ def test_create(demo_weights):
             assert torch.equal(values, again[key][name])
     with pytest.raises(UserError, match="--features_list 12 6"):
         make(method.clip, levels=(12, 6))
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_image_scores_are_maxima_of_maps_where_there_are_masks(demo_clip, images, masks):
+    method = make(demo_clip, masks=masks)
+    values = method.score(method.features(images), None, maps=True)
+    for few in (True, False):
+        assert method.map_scores(few=few) == masks == ("text_scores" not in values)
 
 
 def test_support_has_the_sixteen_versions(demo_clip, monkeypatch):

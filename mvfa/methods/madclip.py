@@ -150,10 +150,12 @@ class MadCLIP(Method):
         return Support(shots, target, self.side, MadclipVersions(generator))
 
     def groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Return the parameters of the two optimizers."""
-        adapters = [p for key in ADAPTERS for p in getattr(self, key).parameters()]
-        contexts = [] if self.prompts is None else list(self.prompts.contexts.values())
-        return {"adapters": adapters, "contexts": contexts}
+        """Return the parameters of the two optimizers; fixed text features have none."""
+        groups = {"adapters": [p for key in ADAPTERS for p in getattr(self, key).parameters()]}
+        if not self.fixed:
+            assert self.prompts is not None
+            groups["contexts"] = list(self.prompts.contexts.values())
+        return groups
 
     def similarities(
         self, features: Tensor, text: Tensor, heads: Sequence[str]

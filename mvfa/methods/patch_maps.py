@@ -1,4 +1,4 @@
-"""Distances of patches to maps and scores, of images that keep their aspect (AnomalyDINO).
+"""Distances of patches to maps and scores, of images that keep their aspect (SPEC_patch_memory P4).
 
 A map is interpolated from the patches to the image's own size and smoothed there. Both are linear
 and separable, and so is the resampling to the side at which masks are counted: a map is A_h d A_w^T

@@ -1,8 +1,8 @@
 """Patch memory on DINOv2 (AnomalyDINO): distances to the patches of a few normal images.
 
-Nothing is trained and no text is read. Letters: B images, H and W height and width of an image, h
-and w its patches, R the most patches of an image of a batch, D token width, M rows of the memory
-bank, K shots, S side of masks and maps.
+Nothing is trained and no text is read (docs/SPEC_patch_memory.md). Letters: B images, H and W
+height and width of an image, h and w its patches, R the most patches of an image of a batch, D
+token width, M rows of the memory bank, K shots, S side of masks and maps.
 """
 
 from collections.abc import Mapping, Sequence
