@@ -7,7 +7,8 @@ from report.study import AVERAGE, DONE, Cell, Study, TableSpec, number
 from report.tables import Column, Table, mean, table
 
 MIB = 2**20  # bytes
-MEASURED = ("training_seconds", "image_seconds", "training_memory", "test_memory", "bank")
+MEASURED = ("training_seconds", "image_seconds", "bank")
+WHOLE = ("parameters", "training_memory", "test_memory")  # shown without decimals
 COST_COLUMNS = (
     Column("row", "Row"),
     Column("object", "Object"),
@@ -52,9 +53,11 @@ def cell_cost(cell: Cell) -> dict[str, Any]:
 
 def merged(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the means of several costs, of each value over those that have it."""
-    record: dict[str, Any] = {name: mean(cost[name] for cost in costs) for name in MEASURED}
-    parameters = mean(cost["parameters"] for cost in costs)
-    record["parameters"] = None if parameters is None else round(parameters)
+    record: dict[str, Any] = {
+        name: mean(cost[name] for cost in costs) for name in (*MEASURED, *WHOLE)
+    }
+    for name in WHOLE:
+        record[name] = None if record[name] is None else round(record[name])
     record["memory"] = ", ".join(unique(cost["memory"] for cost in costs))
     return record
 

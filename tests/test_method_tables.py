@@ -195,7 +195,7 @@ SPEC = TableSpec(
 def measured(row: str, obj: str, folder: Path, seed: int = 111, branch: str = "both") -> Cell:
     """Make a done cell whose runs have recorded what they cost."""
     trained = row == "first"
-    memory = {"host": 300 * MIB}
+    memory = {"host": 300 * MIB + 1}
     metrics = {
         "image_auroc": 0.9,
         "trained_parameters": 1234 if trained else 0,
