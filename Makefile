@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 WORKERS ?= 2
 
-.PHONY: demo test parity faults fuzz bench lint types clean
+.PHONY: demo test parity winclip faults fuzz bench lint types clean
 
 demo: $(VENV)/run.stamp
 	$(RUN) demo.py
@@ -13,6 +13,10 @@ test: $(VENV)/dev.stamp  # side by side, the tests of a file in one process of o
 
 parity: $(VENV)/dev.stamp
 	$(RUN) -m pytest tests/test_parity.py -v
+
+winclip: $(VENV)/dev.stamp  # against anomalib's; without its dependencies, one of which is an older CLIP
+	$(RUN) -m pip install --no-deps -r requirements-rivals.txt
+	$(RUN) -m pytest tests/test_method_winclip.py -v
 
 faults: $(VENV)/dev.stamp  # fifteen minutes
 	$(RUN) -m tests.faults.kills

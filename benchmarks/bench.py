@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import rows_model, rows_predict, rows_runs
+from benchmarks import rows_methods, rows_model, rows_predict, rows_runs
 from benchmarks.measure import GROWTH_HEADERS, ROOT, ROW_HEADERS, Growth, Row, Settings
 from mvfa.checkpoint import commit
 from mvfa.markdown import markdown_table
@@ -32,6 +32,8 @@ ROWS: dict[str, Callable[[Settings], Sequence[Row | Growth]]] = {
     "image": rows_model.image,
     "step": rows_model.step,
     "epochs": rows_runs.epochs,
+    "madclip": rows_methods.madclip,
+    "dino": rows_methods.dino,
     "predict": rows_predict.predict,
     "metrics": rows_runs.metrics,
     "memory": rows_runs.memory,

@@ -77,6 +77,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.source not in SOURCES or self.by not in UNITS:
             raise ValueError(f"no source and unit of a calibration: {self.source}, {self.by}")
+        if self.text is None and self.memory is None:
+            raise ValueError("a calibration without constants")
         if not isinstance(self.selection_used_it, bool):
             raise ValueError(f"selection_used_it is {self.selection_used_it}")  # noqa: TRY004
         for name in ("normal_scores", "abnormal_scores"):
@@ -108,6 +110,8 @@ class Calibration:
         source = str(plain["source"])
         if source not in SOURCES:
             raise ValueError(f"images of an unknown source {source!r}")
+        if ranges["text"] is None and ranges["memory"] is None:
+            raise ValueError("no branch has a range")
         return cls(
             source=source,
             names_sha256=str(plain["names_sha256"]),

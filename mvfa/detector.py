@@ -28,7 +28,7 @@ from mvfa.calibration import Calibration, Threshold, default_rule, p_value, rank
 from mvfa.detector_description import damaged
 from mvfa.detector_file import Later, read_description, read_tensors, write_detector
 from mvfa.detector_result import Array, Range, Raw, Result, array_pixels
-from mvfa.detector_settings import Settings, bank_of, calibrated, check_backbone
+from mvfa.detector_settings import Settings, bank_of, calibrated, check_backbone, check_branches
 from mvfa.distributed import World
 from mvfa.evaluation import fuse
 from mvfa.halving import Halving
@@ -126,7 +126,9 @@ class Detector:
         method.prepare_scores()
         detector = cls(method, bank_of(tensors, settings, method.bank_levels, path), settings)
         detector.about = {k: v for k, v in about.items() if k not in settings.as_dict()}
-        detector.calibrate(*calibrated(tensors, about, path, threshold))
+        found = calibrated(tensors, about, path, threshold)
+        check_branches(found, settings, detector.bank, path)
+        detector.calibrate(*found)
         return detector
 
     # ---------------------------------------------------------------- calibration

@@ -17,7 +17,7 @@ from errors import UserError
 from mvfa.calibration import Calibration, Threshold, default_rule, pair, threshold
 from mvfa.detector_description import damaged
 from mvfa.detector_result import Range
-from mvfa.methods.catalog import MVFA
+from mvfa.methods.catalog import METHODS, MVFA
 from mvfa.options import ZERO
 from mvfa.recipe import Recipe
 
@@ -104,13 +104,25 @@ def calibrated(
     return Calibrated(calibration, ranges, found)
 
 
+def check_branches(
+    found: Calibrated, settings: Settings, bank: list[Tensor] | None, path: Path
+) -> None:
+    """Raise UserError unless a calibration has ranges of the branches that a detector scores."""
+    info = METHODS[settings.method]
+    scored = {"text": info.sentences, "memory": info.memory_branch and bank is not None}
+    for name, expected in scored.items():
+        for ends in (getattr(found.calibration, name), found.map_ranges[name]):
+            if (ends is not None) != expected:
+                raise damaged(path, f"its {name} branch and its calibration do not fit")
+
+
 def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> None:
     """Raise UserError unless the weights are those that a detector was made with."""
     file = weight_path(settings.model_name, clip_path)
     needed = str(settings.weights["sha256"])
     if file_hash(file) != needed:
         raise UserError(
-            f"{path} was made with CLIP weights of SHA-256 {needed[:12]}..., {file} has "
+            f"{path} was made with weights of SHA-256 {needed[:12]}..., {file} has "
             f"{file_hash(file)[:12]}...; pass its weights with --clip_path FILE"
         )
 

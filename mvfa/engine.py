@@ -164,8 +164,11 @@ def build_memory(
     parts = [
         part
         for batch in loader.batches(rows, size)
+        if len(batch.members)
         for _, part in loader.halving(method.bank, batch.features)
     ]
+    # a rank may have none of few images
+    parts = parts or [[torch.empty(0, method.embed_dim, device=loader.device)] * method.bank_levels]
     bank = [torch.cat(level) for level in zip(*parts, strict=True)]
     if loader.world.size == 1:
         return bank

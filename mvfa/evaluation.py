@@ -126,7 +126,9 @@ class Maps:
         self.sizes = predictions.sizes
         self.side = predictions.side
         self.form = predictions.form
-        self.images = len(predictions.labels)
+        stored = self.distance if self.logits is None else self.logits
+        assert stored is not None, "maps were not asked for"
+        self.images = len(stored)
         self.text_range = None
         self.memory_range = None
         if self.logits is not None:

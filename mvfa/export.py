@@ -79,6 +79,7 @@ class ImageToMap(nn.Module):
         self.map_ends = (detector.map_ranges["text"], detector.map_ranges["memory"])
         self.score_ends = (detector.calibration.text, detector.calibration.memory)
 
+    @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps [B, S, S] and scores [B] of images [B, 3, S, S], float32 in [0, 1].
 

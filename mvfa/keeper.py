@@ -91,7 +91,10 @@ class Keeper:
 
     def restore_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Keep again what `state` returned."""
-        self.adapters = checkpoint.split_adapters(group("adapters", tensors))
+        kept = checkpoint.split_adapters(group("adapters", tensors))
+        # in the method's own order, so that equal adapters are equal files
+        order = self.method.state() if kept else {}
+        self.adapters = {key: {name: kept[key][name] for name in own} for key, own in order.items()}
         self.epoch = values["epoch"]
         self.evaluation = None
         if values["evaluation"] is not None:

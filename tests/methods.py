@@ -56,7 +56,7 @@ def load_mvfa(path: Path) -> checkpoint.Checkpoint:
 
 
 class MemoryOnly(Method):
-    """A stub: the features are means of 4 x 4 cells of the image; only a memory branch scores."""
+    """A stub: features are mean colours of 4 x 4 cells of an image; only a memory branch scores."""
 
     name = catalog.PATCH_MEMORY
 
@@ -83,7 +83,8 @@ class MemoryOnly(Method):
         assert isinstance(images, Tensor)
         values = images.float() / (255 if images.dtype == torch.uint8 else 1)
         cells = torch.nn.functional.adaptive_avg_pool2d(values, 4)  # [B, 3, 4, 4]
-        return cells.flatten(2).mT + 0.1  # [B, 16, 3]
+        cells[:, 2] = 0.5  # so that greys differ in direction
+        return cells.flatten(2).mT  # [B, 16, 3]
 
     def bank(self, features: Tensor) -> list[Tensor]:
         return [normalize(features.flatten(0, 1), dim=-1)]

@@ -108,7 +108,7 @@ def test_half_precision_is_exported_in_float32(tiny_path, tmp_path):
     detector.settings = replace(detector.settings, precision="bf16")
     detector.save(tmp_path / "half.detector")
     half = Detector.load(tmp_path / "half.detector", clip_path=tiny_path)
-    weight = half.model.visual.transformer.resblocks[0].mlp.c_fc.weight
+    weight = half.method.model.visual.transformer.resblocks[0].mlp.c_fc.weight
     assert weight.dtype == torch.bfloat16
     path = half.export("onnx", tmp_path / "x.onnx")
     images = random_images(2, SIDE, seed=9)

@@ -677,6 +677,14 @@ def test_create(demo_weights):
         make(method.clip, levels=(12, 6))
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_image_scores_are_maxima_of_maps_where_there_are_masks(demo_clip, images, masks):
+    method = make(demo_clip, masks=masks)
+    values = method.score(method.features(images), None, maps=True)
+    for few in (True, False):
+        assert method.map_scores(few=few) == masks == ("text_scores" not in values)
+
+
 def test_support_has_the_sixteen_versions(demo_clip, monkeypatch):
     given = []
     monkeypatch.setattr(madclip, "Support", lambda *arguments: given.extend(arguments))

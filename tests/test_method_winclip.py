@@ -26,7 +26,7 @@ SIDE = 48
 GRID = 6
 K = 2
 CPU = torch.device("cpu")
-EXACT = {"rtol": 0, "atol": 1e-4}
+EXACT = {"rtol": 0, "atol": 1e-5}
 SMALL = ClipConfig(
     embed_dim=64,
     vision=Tower(128, 3, 2),  # wider than the joint space, as in ViT-L/14
@@ -168,7 +168,7 @@ def test_embeddings_equal_anomalibs(monkeypatch, weights, images):
 
 
 @needs_anomalib
-def test_sentences_differ_from_anomalibs_in_one_template():
+def test_sentences_differ_from_anomalibs_in_two_templates():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from anomalib.models.image.winclip import prompting
@@ -332,10 +332,8 @@ def test_text_is_the_mean_of_sentences_as_they_are(weights):
     assert groups[0][0] == "a cropped photo of the Chest X-ray film."
     assert "a photo of a damaged Chest X-ray film for visual inspection." in groups[1]
     for column, group in enumerate(groups):
-        mean = torch.stack([network.encode_sentences([one])[0] for one in group[::11]]).mean(0)
-        whole = network.encode_sentences(group).mean(dim=0)
-        close(method.text[:, column], whole / whole.norm(), rtol=1e-4, atol=1e-5)
-        assert cosine(mean, whole) > 0.5
+        mean = torch.stack([network.encode_sentences([one])[0] for one in group]).mean(dim=0)
+        close(method.text[:, column], mean / mean.norm(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_bank_scores_its_own_images_zero(weights, images):

@@ -38,6 +38,7 @@ def random_distance(height, width, seed=0):
         ((512, 1024), (448, 896), (32, 64)),
         ((496, 512), (448, 462), (32, 33)),
         ((512, 496), (462, 448), (33, 32)),
+        ((200, 333), (448, 745), (32, 53)),  # 745.92 pixels, 53.2 patches
     ],
 )
 def test_grids_follow_the_shorter_side(size, shown, grid):

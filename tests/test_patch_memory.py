@@ -1,23 +1,42 @@
 """Patch memory: images, memory bank, distances, and the method from end to end."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from dataset.catalog import object_info
+from dataset.folder import ImageSet, list_split
+from dataset.items import unpack_masks
+from errors import UserError
+from mvfa.methods import patch_memory
+from mvfa.methods.base import Source
 from mvfa.methods.dinov2 import load_dino
 from mvfa.methods.patch_maps import grid_of
-from mvfa.methods.patch_memory import ANGLES, MEAN, STD, PatchMemory, prepared, rotated, sizes_of
+from mvfa.methods.patch_memory import ANGLES, PatchMemory, prepared, rotated, sizes_of
 from synthetic.dino import write_demo_dino
+from tests.conftest import listed_shots
 
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's colours
+STD = (0.229, 0.224, 0.225)
 SIZES = [(240, 240), (120, 240), (250, 200)]  # of images, in pixels
 
 
 @pytest.fixture(scope="module")
-def method(tmp_path_factory):
+def weights(tmp_path_factory):
+    """Write the demo's tower; return the file."""
+    return write_demo_dino(tmp_path_factory.mktemp("dino"))
+
+
+@pytest.fixture(scope="module")
+def method(weights):
     """Return the method with the demo's tower, for an object with masks."""
-    tower = load_dino(None, write_demo_dino(tmp_path_factory.mktemp("dino")))
+    tower = load_dino(None, weights)
     return PatchMemory(tower, 120, masks=True, rotate=False)
 
 
@@ -39,12 +58,10 @@ def images():
 def test_images_are_resized_normalised_and_cut(size):
     image = random_image(*size)
     h, w = grid_of(*size)
-    short = 448 / min(size)
     shape = [448 if side == min(size) else int(448 * side / min(size)) for side in size]
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     pixels = np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC), np.float32) / 255
     expected = (pixels - np.float32(MEAN)) / np.float32(STD)
-    assert short > 0
     found = prepared(image).permute(1, 2, 0).numpy()
     assert found.shape == (14 * h, 14 * w, 3)
     np.testing.assert_allclose(found, expected[: 14 * h, : 14 * w], rtol=0, atol=1e-6)
@@ -118,3 +135,117 @@ def test_no_values_of_patches_without_masks_or_maps(method, images):
     assert set(plain.score(method.features(images), bank)) == {"memory_scores"}
     mapped = plain.score(method.features(images), bank, maps=True)
     assert set(mapped) == {"memory_scores", "distance", "sizes"}
+
+
+def created(weights, obj, rotate=None):
+    """Return the method of a script's options."""
+    options = SimpleNamespace(model_name=None, clip_path=weights, img_size=120, rotate=rotate)
+    env = SimpleNamespace(device=torch.device("cpu"), precision="fp32")
+    return patch_memory.create(options, env, object_info(obj), torch.Generator())
+
+
+def own_pixels(record):
+    """Return the pixels of a record's file, [H, W, 3]."""
+    with Image.open(record.image) as image:
+        return np.array(image.convert("RGB"))
+
+
+def test_a_set_keeps_the_sizes_of_its_images_and_square_masks(method, demo_root):
+    info = object_info("Retina_RESC")  # twice as wide as high
+    squares = ImageSet(list_split(demo_root / "data", info, "test"), 120)
+    own = method.source(squares)
+    last = len(squares) - 1  # abnormal
+    item = own[last]
+    assert np.array_equal(item.image.permute(1, 2, 0).numpy(), own_pixels(squares.records[last]))
+    assert item.image.shape != (3, 120, 120)
+    assert item.position == last
+    mask = unpack_masks([item.mask], own.side)[0]
+    assert mask.shape == (120, 120)
+    assert torch.equal(mask, squares.mask(last))
+    assert mask.any()
+    assert (len(own), own.nouns) == (len(squares), squares.nouns)
+    assert torch.equal(own.labels, squares.labels)
+    assert torch.equal(own.masked, squares.masked)
+
+
+def test_an_image_is_scored_at_its_own_size(method):
+    pixels = random_image(50, 70)
+    assert torch.equal(method.fit(Image.fromarray(pixels.permute(1, 2, 0).numpy())), pixels)
+
+
+@pytest.mark.parametrize("size", [(17, 1), (1, 17), (480, 29)])
+def test_images_far_longer_than_wide_are_refused(method, size):
+    with pytest.raises(UserError, match=f"has {size[0]} x {size[1]} pixels; allowed is a longer"):
+        method.fit(Image.new("RGB", size))
+
+
+def test_the_longest_image_is_allowed(method):
+    image = method.fit(Image.new("RGB", (16, 1)))
+    assert method.bank_rows(image) == 32 * 512
+
+
+@pytest.mark.parametrize(("obj", "versions"), [("Brain", 1), ("Histopathology", 8)])
+def test_shots_are_rotated_where_images_have_no_upright(weights, demo_root, obj, versions):
+    shots = listed_shots(demo_root, obj, 2)
+    support = created(weights, obj).support(shots, object_info(obj), torch.Generator())
+    assert (support.versions, len(support)) == (versions, 2 * versions)
+    assert support.normal == list(range(2 * versions))
+    assert support.abnormal == []
+    assert not support.labels.any()
+
+
+def test_versions_are_all_shots_as_they_are_then_all_by_45_degrees_and_so_on(weights, demo_root):
+    info = object_info("Brain")
+    shots = listed_shots(demo_root, "Brain", 2)
+    support = created(weights, "Brain", rotate=True).support(shots, info, torch.Generator())
+    for index in range(16):
+        version, shot = divmod(index, 2)
+        pixels = own_pixels(shots.normal[shot])
+        height, width = pixels.shape[:2]
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), 45 * version, 1.0)
+        turned = cv2.warpAffine(pixels, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        assert np.array_equal(support[index].image.permute(1, 2, 0).numpy(), turned)
+
+
+def test_turns_are_bilinear_and_mirror_the_edge():
+    image = random_image(40, 30)
+    found = rotated(image, 30).permute(1, 2, 0).numpy().astype(float)
+    pixels = image.permute(1, 2, 0).numpy().astype(float)
+    cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    for y, x in ((0, 0), (39, 29), (5, 25), (20, 15), (33, 3)):
+        # where the value comes from, about (15, 20)
+        column = 15 + cosine * (x - 15) - sine * (y - 20)
+        row = 20 + sine * (x - 15) + cosine * (y - 20)
+        expected = 0.0
+        for r in (int(np.floor(row)), int(np.floor(row)) + 1):
+            for c in (int(np.floor(column)), int(np.floor(column)) + 1):
+                weight = (1 - abs(row - r)) * (1 - abs(column - c))
+                expected = expected + weight * pixels[mirrored(r, 40), mirrored(c, 30)]
+        np.testing.assert_allclose(found[y, x], expected, rtol=0, atol=6)
+
+
+def mirrored(place, length):
+    """Return a place within 0 .. length - 1, mirrored at the edges, which are not repeated."""
+    place = abs(place)
+    return 2 * (length - 1) - place if place >= length else place
+
+
+def test_a_threshold_of_scores_is_not_one_of_maps(method):
+    assert not method.map_scores(few=True)
+    assert not method.map_scores(few=False)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_detector_has_the_same_scores(weights, images, rotate):
+    made = created(weights, "Brain", rotate=rotate)
+    settings = SimpleNamespace(
+        model_name=None, method_settings=made.settings(), img_size=120, masks=True, setting="few"
+    )
+    source = Source(Path("a.detector"), weights, torch.device("cpu"), "fp32")
+    loaded = patch_memory.load(settings, made.tensors(), source)
+    assert (loaded.rotate, loaded.side, loaded.masks) == (rotate, 120, True)
+    bank = made.bank(made.features(images[:1]))
+    own = made.score(made.features(images), bank)
+    again = loaded.score(loaded.features(images), bank)
+    assert own.keys() == again.keys()
+    assert all(torch.equal(own[name], again[name]) for name in own)

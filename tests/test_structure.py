@@ -22,6 +22,7 @@ FLOORS = [  # each may import those below it; those of one floor do not import o
 ]
 RANK = {name: rank for rank, floor in enumerate(FLOORS) for name in floor}
 PACKAGES = ("CLIP", "dataset", "synthetic", "scans", "preparation", "mvfa", "prediction", "report")
+BELOW = ("mvfa/methods",)  # packages within packages
 OUTLINES = ("train_few", "train_zero", "test_few", "test_zero", "calibrate", "predict")
 DRIVERS = ("demo", "reproduce")  # run other scripts, as a person would
 SCRIPTS = {*OUTLINES, *DRIVERS, "prepare_data", "app"}
@@ -34,6 +35,7 @@ PACKED_SHARE = 0.01  # of assignments
 def sources() -> list[Path]:
     """Return every Python file outside tests."""
     folders = [ROOT, *(ROOT / name for name in PACKAGES), ROOT / "benchmarks"]
+    folders += [ROOT / name for name in BELOW]
     return [path for folder in folders for path in sorted(folder.glob("*.py"))]
 
 
@@ -43,7 +45,8 @@ def title(path: Path) -> str:
 
 def home(path: Path) -> str:
     """Return the package that a file belongs to, or its own name at the root."""
-    return path.stem if path.parent == ROOT else path.parent.name
+    first = path.relative_to(ROOT).parts[0]
+    return path.stem if path.parent == ROOT else first
 
 
 def is_typing_only(node: ast.AST) -> bool:
@@ -77,7 +80,10 @@ def imported_homes(path: Path) -> set[str]:
 
 def import_graph(package: Path) -> dict[str, set[str]]:
     """Return which modules of a package import which others of it, when it runs."""
-    modules = {f"{package.name}.{path.stem}": path for path in package.glob("*.py")}
+    paths = {
+        path: path.relative_to(package.parent).with_suffix("") for path in package.rglob("*.py")
+    }
+    modules = {".".join(name.parts): path for path, name in paths.items()}
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
         graph[name] = set()

@@ -22,6 +22,7 @@ class MethodInfo:
         scripts: those that can run it; calibrate.py can what a test of its setting can.
         model: the backbone that --model_name names by default.
         sentences: whether features are compared with text.
+        memory_branch: whether a memory bank gives scores apart from those of text.
         keys: groups of tensors in its checkpoint; none: nothing is trained.
         defaults: values of flags that differ from MVFA's, by name.
 
@@ -33,6 +34,7 @@ class MethodInfo:
     keys: tuple[str, ...] = ()
     model: str = "ViT-L-14-336"
     sentences: bool = True
+    memory_branch: bool = True
     defaults: dict[str, Any] = field(default_factory=dict)
 
     def runs(self, script: str) -> bool:
@@ -58,6 +60,7 @@ METHODS = {
             *("prompt_maker_normal", "prompt_maker_abnormal"),
         ),
         defaults={"batch_size": 16, "epoch": 60, "learning_rate": 1e-3},
+        memory_branch=False,
     ),
     PATCH_MEMORY: MethodInfo(
         "Patch memory (DINOv2)",
@@ -78,6 +81,7 @@ METHODS = {
         "Nothing is trained: features of windows of three sizes are compared with sentences and, "
         "where there are normal images, with a memory bank of them.",
         ("test_few", "test_zero"),
+        memory_branch=False,
     ),
 }
 

@@ -1,8 +1,8 @@
 """The vision towers of DINOv2: ViT S, B and L with patches of 14 pixels, with registers or without.
 
-Parameters have the names of the published files, which are flat state dicts (docs/SPEC.md,
-DINOv2). Letters: B images, h and w patches in height and width, N = h * w, D width, H heads, T
-tokens, R registers.
+Parameters have the names of the published files, which are flat state dicts
+(docs/SPEC_patch_memory.md, P1 and P3). Letters: B images, h and w patches in height and width,
+N = h * w, D width, H heads, T tokens, R registers.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Distances of patches to maps and scores, of images that keep their aspect (AnomalyDINO).
+"""Distances of patches to maps and scores, of images that keep their aspect (SPEC_patch_memory P4).
 
 A map is interpolated from the patches to the image's own size and smoothed there. Both are linear
 and separable, and so is the resampling to the side at which masks are counted: a map is A_h d A_w^T
@@ -6,7 +6,7 @@ with one matrix a side. Letters: B images, H and W height and width of an image 
 its patches, R the most patches of one, S side of a map.
 """
 
-from functools import cache
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from mvfa.score_form import ScoreForm
 SHORT_SIDE = 448  # pixels of an image as the backbone reads it
 SIGMA = 4.0  # of the Gaussian, in pixels of the image's own size
 TRUNCATE = 4.0  # sigmas
+MATRICES = 256  # that are cached: one a length of a side, below 1 MB each
 TOP_SHARE = 0.01  # of an image's patches: the mean of the largest distances is its score
 
 
@@ -42,7 +43,7 @@ def linear_weights(points: int, size: int) -> Tensor:
     return weights.T  # [points, size] -> [size, points]
 
 
-@cache
+@lru_cache(maxsize=MATRICES)
 def side_matrix(patches: int, pixels: int, side: int) -> Tensor:
     """Return the matrix [S, n] from n patches along a side of an image to S points of its map.
 

@@ -1,8 +1,8 @@
 """Patch memory on DINOv2 (AnomalyDINO): distances to the patches of a few normal images.
 
-Nothing is trained and no text is read. Letters: B images, H and W height and width of an image, h
-and w its patches, R the most patches of an image of a batch, D token width, M rows of the memory
-bank, K shots, S side of masks and maps.
+Nothing is trained and no text is read (docs/SPEC_patch_memory.md). Letters: B images, H and W
+height and width of an image, h and w its patches, R the most patches of an image of a batch, D
+token width, M rows of the memory bank, K shots, S side of masks and maps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ from mvfa.options import Options
 
 MEAN = (0.485, 0.456, 0.406)  # of DINOv2's training, for images in [0, 1]
 STD = (0.229, 0.224, 0.225)
+LONGEST = 16  # longer over shorter side of an image: 16,384 patches
 ANGLES = range(45, 360, 45)  # degrees, of the rotated versions of a normal image
 ROTATED_OBJECTS = ("Histopathology",)  # whose images have no upright
 
@@ -39,6 +40,20 @@ ROTATED_OBJECTS = ("Histopathology",)  # whose images have no upright
 def pixels_of(image: Image.Image) -> Tensor:
     """Return an RGB image as uint8 [3, H, W]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def checked_pixels(image: Image.Image, what: str) -> Tensor:
+    """Return an RGB image, called `what` in messages, as uint8 [3, H, W].
+
+    Raises UserError if its aspect would give it more patches than fit into memory.
+    """
+    if max(image.size) > LONGEST * min(image.size):
+        width, height = image.size
+        raise UserError(
+            f"{what} has {width} x {height} pixels; allowed is a longer side of at most {LONGEST} "
+            "times the shorter one, so crop it"
+        )
+    return pixels_of(image)
 
 
 def rotated(image: Tensor, angle: float) -> Tensor:
@@ -88,7 +103,8 @@ class NativeImages:
 
     def __getitem__(self, index: int) -> Item:
         record = self.images.records[index]
-        image = pixels_of(read_rgb(record.image, record.object.intensity))
+        picture = read_rgb(record.image, record.object.intensity)
+        image = checked_pixels(picture, str(record.image))
         return Item(image, pack_mask(self.images.mask(index)), index)
 
 
@@ -107,7 +123,9 @@ class NormalShots:
     """
 
     def __init__(self, shots: Shots, info: ObjectInfo, side: int, angles: Sequence[int]) -> None:
-        own = [pixels_of(read_rgb(r.image, info.intensity)) for r in shots.normal]
+        own = [
+            checked_pixels(read_rgb(r.image, info.intensity), str(r.image)) for r in shots.normal
+        ]
         turned = [rotated(image, angle) for angle in angles for image in own]
         self.images = [*own, *turned]  # (1 + angles) K times [3, H, W]
         self.side = side
@@ -167,8 +185,8 @@ class PatchMemory(Method):
         return NativeImages(images) if isinstance(images, ImageSet) else images
 
     def fit(self, image: Image.Image) -> Tensor:
-        """Return an RGB image at its own size: uint8 [3, H, W]."""
-        return pixels_of(image)
+        """Return an RGB image at its own size: uint8 [3, H, W]. Raises UserError."""
+        return checked_pixels(image, "the image")
 
     @torch.no_grad()
     def features(self, images: Images) -> Tensor:
@@ -209,8 +227,9 @@ class PatchMemory(Method):
 
     def bank(self, features: Tensor) -> list[Tensor]:
         """Return all tokens of some images: [B, 1 + R, D] -> one tensor [rows, D]."""
-        counts = [h * w for h, w in map(grid_of, *sizes_of(features).T.tolist())]
-        rows = [own[1 : 1 + count] for own, count in zip(features, counts, strict=True)]
+        rows = [
+            own[1 : 1 + count] for own, count in zip(features, counts_of(features), strict=True)
+        ]
         return [torch.cat(rows)]
 
     def map_scores(self, *, few: bool) -> bool:  # noqa: ARG002
@@ -228,10 +247,10 @@ class PatchMemory(Method):
         """Return distances [B, R], sizes [B, 2] and memory scores [B] of a batch."""
         assert bank, "patch memory needs normal images"
         sizes = sizes_of(features)
-        counts = features.new_tensor([h * w for h, w in map(grid_of, *sizes.T.tolist())])
-        distance = scoring.memory_distance([features], bank)  # [B, R]
-        places = torch.arange(distance.shape[1], device=distance.device)
-        distance = distance.masked_fill(places >= counts[:, None], 0.0)
+        distance = features.new_zeros(len(features), features.shape[1] - 1)  # [B, R]
+        for i, count in enumerate(counts_of(features)):  # one by one: similarities are large
+            own = features[i : i + 1, : 1 + count]  # [1, 1 + h * w, D]
+            distance[i, :count] = scoring.memory_distance([own], bank)[0]
         values = {"memory_scores": self.form.memory_score(distance, sizes, self.side)}
         if self.masks or maps:
             values |= {"distance": distance, "sizes": sizes.float()}
@@ -245,6 +264,11 @@ class PatchMemory(Method):
 def sizes_of(features: Tensor) -> Tensor:
     """Return height and width of images, int64 [B, 2], from their features [B, 1 + R, D]."""
     return features[:, 0, :2].round().long()
+
+
+def counts_of(features: Tensor) -> list[int]:
+    """Return the number of patches h * w of each image, from features [B, 1 + R, D]."""
+    return [h * w for h, w in map(grid_of, *sizes_of(features).T.tolist())]
 
 
 def create(
