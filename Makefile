@@ -11,8 +11,8 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp  # side by side, the tests of a file in one process of one thread
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-parity: $(VENV)/dev.stamp
-	$(RUN) -m pytest tests/test_parity.py -v
+parity: $(VENV)/dev.stamp  # with the trainings that take minutes
+	WHOLE=1 $(RUN) -m pytest tests/test_parity.py tests/test_madclip.py -v
 
 winclip: $(VENV)/dev.stamp  # against anomalib's; without its dependencies, one of which is an older CLIP
 	$(RUN) -m pip install --no-deps -r requirements-rivals.txt
