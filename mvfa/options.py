@@ -17,7 +17,8 @@ from dataset.catalog import CATALOG, MASK_RULES, object_name, object_noun
 from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, number, truth
-from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, PATCH_MEMORY, check_script
+from mvfa.method_options import add_method, check_method
+from mvfa.methods.catalog import MADCLIP, METHODS, MVFA
 from mvfa.recipe import APRIL_GAN, CHOICES, FIELDS, LEVELS, RECIPES, RECIPES_SHOWN, Recipe
 
 DEFAULT_MODEL = METHODS[MVFA].model
@@ -33,14 +34,12 @@ STATE_SUFFIX = ".state"  # of an unfinished training, beside its checkpoint
 DEFAULT_RESAMPLES = 1_000  # of bootstrap intervals
 FEW = "few"
 ZERO = "zero"
-ZERO_TRAINING = "train_zero"
 CHECKPOINTS = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
 SHOT_LISTS = Path("dataset/fewshot_seed")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ORDERS = ("worst", "best", "random")  # of pictures
 MIXED = "mixed"  # some of the worst, and some random ones
 UNUSED = ("batch_size", "epoch", "learning_rate", "save_model")  # of the released test scripts
-OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # recipe fields set by another flag
 EXAMPLES = {
     "train_few": ("--obj Brain --shot 4", "--obj Brain --shot 4 --select valid --seed 112"),
     "test_few": ("--obj Brain --shot 4", "--obj Brain --shot 4 --abnormal_shot 0 --pictures 20"),
@@ -172,24 +171,6 @@ def add_weights(flags: Flags) -> None:
         shown=f"the model's file in {WEIGHTS_SHOWN}",
         type=Path,
         metavar="FILE",
-    )
-
-
-def add_method(parser: Parser) -> None:
-    """Add which method runs, and the flags of single methods."""
-    flags = Flags(parser, "method (docs/methods.md)")
-    names = ", ".join(f"{name} ({info.title})" for name, info in METHODS.items())
-    flags.add("method", f"one of {names}", MVFA, choices=list(METHODS), metavar="METHOD")
-    flags.yes_no(
-        "rotate",
-        "patch_memory: keep each normal image in eight rotations, for organs that lie in any way",
-        None,
-        shown="yes for Histopathology, else no",
-    )
-    flags.yes_no(
-        "contrast_mood",
-        "madclip: compare features with the difference of both texts, not with their own alone",
-        True,
     )
 
 
@@ -542,21 +523,6 @@ def options_of(script: str, values: dict[str, Any]) -> Options:
     own = CHECKPOINTS[adapters] if method == MVFA else CHECKPOINTS[FEW].parent / method
     values["save_path"] = values["save_path"] or own
     return Options(script=script, recipe=recipe, **values)
-
-
-def check_method(script: str, values: dict[str, Any]) -> None:
-    """Raise UserError for flags that a method does not have, or a script that does not run it."""
-    method = values["method"]
-    info = METHODS[method]
-    check_script(method, script)
-    if values.get("abnormal_shot") == 0 and info.keys and ZERO_TRAINING not in info.scripts:
-        raise UserError(
-            f"--abnormal_shot 0 needs zero-shot adapters, and {info.title} has none; leave it out"
-        )
-    if values["rotate"] is not None and method != PATCH_MEMORY:
-        raise UserError(f"--rotate is for --method {PATCH_MEMORY}, not {method}; leave it out")
-    if not values["contrast_mood"] and method != MADCLIP:
-        raise UserError(f"--contrast_mood is for --method {MADCLIP}, not {method}; leave it out")
 
 
 def training_names(names: Sequence[str], target: str) -> tuple[str, ...]:

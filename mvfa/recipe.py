@@ -97,6 +97,7 @@ RECIPES = {
 }
 
 FIELDS = {recipe_field.name: recipe_field for recipe_field in fields(Recipe)}
+OWN_FLAGS = ("batch_size", "rate_few", "rate_zero")  # set by flags of other names
 # the other fields, which a checkpoint must share with the run that scores it, change scores
 TRAINING_FIELDS = ("bce_pool", "bce_input", "batch_size", "rate_few", "rate_zero", "select")
 SCORING_FIELDS = tuple(name for name in FIELDS if name not in TRAINING_FIELDS)

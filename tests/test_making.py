@@ -12,6 +12,7 @@ import train_zero
 from errors import UserError
 from mvfa import Detector
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, PATCH_MEMORY
+from mvfa.recipe import LEVELS
 from synthetic.dino import write_demo_dino
 from tests.script_runs import Runs
 from tests.test_distributed import ENVIRONMENT, ROOT, torchrun
@@ -39,6 +40,8 @@ def runs(tiny_path, demo_root, tmp_path) -> Runs:
 def flags_of(method, dino_path):
     """Return the flags of a method; later ones of a name count."""
     more = ["--clip_path", dino_path] if method == PATCH_MEMORY else []
+    if "features_list" not in (METHODS[method].uses or ("features_list",)):
+        more += ["--features_list", *LEVELS]  # the default, which no flag changes
     return ["--method", method, *more]
 
 

@@ -154,3 +154,27 @@ def test_a_detector_of_an_unknown_method_is_refused(tiny_path, tmp_path):
     with pytest.raises(UserError, match="is not a detector") as said:
         Detector.load(path, clip_path=tiny_path)
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "named"),
+    [
+        ("clip", ["--keep", "0.5"], "keep"),
+        ("clip", ["--projector", "all"], "projector"),
+        ("madclip", ["--image_score", "max"], "image_score"),
+        ("winclip", ["--features_list", "3", "6"], "features_list"),
+        ("patch_memory", ["--score_levels", "6"], "score_levels"),
+        ("patch_memory", ["--activation", "gelu"], "activation"),
+        ("madclip", ["--compile", "yes"], "compile"),
+    ],
+)
+def test_flags_that_change_nothing_of_a_method_are_refused(method, flags, named):
+    with pytest.raises(UserError, match=f"^--{named} changes nothing of --method {method}"):
+        parse("test_few", ["--obj", "Brain", "--method", method, *flags])
+
+
+def test_flags_that_a_method_uses_are_taken():
+    flags = ["--activation", "quickgelu", "--scaling", "clip", "--score_levels", "6"]
+    options = parse("test_few", ["--obj", "Brain", "--method", "clip", *flags])
+    assert options.recipe.activation == "quickgelu"
+    parse("test_few", ["--obj", "Brain", "--method", "patch_memory", "--recipe", "paper"])

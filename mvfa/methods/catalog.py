@@ -24,6 +24,7 @@ class MethodInfo:
         sentences: whether features are compared with text.
         memory_branch: whether a memory bank gives scores apart from those of text.
         keys: groups of tensors in its checkpoint; none: nothing is trained.
+        uses: flags that change what it computes, of the recipe and of levels; None: all.
         defaults: values of flags that differ from MVFA's, by name.
 
     """
@@ -32,6 +33,7 @@ class MethodInfo:
     summary: str
     scripts: tuple[str, ...]
     keys: tuple[str, ...] = ()
+    uses: tuple[str, ...] | None = None
     model: str = "ViT-L-14-336"
     sentences: bool = True
     memory_branch: bool = True
@@ -61,6 +63,7 @@ METHODS = {
         ),
         defaults={"batch_size": 16, "epoch": 60, "learning_rate": 1e-3},
         memory_branch=False,
+        uses=("activation", "scaling", "features_list"),
     ),
     PATCH_MEMORY: MethodInfo(
         "Patch memory (DINOv2)",
@@ -69,12 +72,17 @@ METHODS = {
         ("test_few",),
         model="dinov2_vits14",
         sentences=False,
+        uses=(),
     ),
     CLIP: MethodInfo(
         "CLIP",
         "Nothing is trained: CLIP's own features are compared with sentences and, where there are "
         "normal images, with a memory bank of them.",
         ("test_few", "test_zero"),
+        uses=(
+            *("activation", "scaling", "bank_class_token", "image_score", "level_reduction"),
+            *("features_list", "score_levels"),
+        ),
     ),
     WINCLIP: MethodInfo(
         "WinCLIP",
@@ -82,6 +90,7 @@ METHODS = {
         "where there are normal images, with a memory bank of them.",
         ("test_few", "test_zero"),
         memory_branch=False,
+        uses=("activation", "scaling"),
     ),
 }
 
