@@ -60,5 +60,6 @@ def check_uses(method: str, values: dict[str, Any]) -> None:
     if unused := [name for name in given if name not in uses]:
         allowed = ", ".join(f"--{name}" for name in uses) or "none of these"
         raise UserError(
-            f"--{unused[0]} changes nothing of --method {method}, which uses {allowed}; leave it out"
+            f"--{unused[0]} changes nothing of --method {method}, which uses {allowed}; "
+            "leave it out"
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from mvfa.options import EXAMPLES, OWN_FLAGS, UNUSED, build_parser, default_cache, parse
-from mvfa.recipe import FIELDS, RECIPES
+from mvfa.options import EXAMPLES, UNUSED, build_parser, default_cache, parse
+from mvfa.recipe import FIELDS, OWN_FLAGS, RECIPES
 
 SCRIPTS = ("train_few", "test_few", "train_zero", "test_zero")
 
