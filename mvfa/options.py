@@ -19,7 +19,16 @@ from errors import UserError
 from mvfa.flags import SEED, Flags, Parser, number, truth
 from mvfa.method_options import add_method, check_method
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA
-from mvfa.recipe import CHOICES, FIELDS, LEVELS, OWN_FLAGS, RECIPES, Recipe
+from mvfa.recipe import (
+    APRIL_GAN,
+    CHOICES,
+    FIELDS,
+    LEVELS,
+    OWN_FLAGS,
+    RECIPES,
+    RECIPES_SHOWN,
+    Recipe,
+)
 
 DEFAULT_MODEL = METHODS[MVFA].model
 DEFAULT_EPOCHS = 50
