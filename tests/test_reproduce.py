@@ -19,8 +19,9 @@ from CLIP.weights import create_model
 from errors import UserError
 from mvfa.recipe import LEVELS, RECIPES
 from report.arguments import build_parser, parse
+from report.cells import cell_specs
 from report.experiments import SWITCHES, TABLES, switch_flags, table_specs
-from report.jobs import cell_specs, jobs_of, missing_input
+from report.jobs import jobs_of, missing_input
 from report.study import DONE, FAILED, MISSING, Study, load_published
 from tests.conftest import released_form
 from tests.methods import mvfa_method
