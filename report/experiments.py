@@ -155,15 +155,6 @@ METHOD_ROWS = (
 )
 
 
-# what the paper has of them, on the same images and shots
-PAPER_RIVALS = {
-    APRIL_ROW: Source("Table 1", "4", "April-GAN"),
-    "CLIP, text and memory": Source("Table 1", "4", "CLIP"),
-    f"WinCLIP, {PAPER_SHOT} normal shots": Source("Table 1", "4", "WinCLIP"),
-    "WinCLIP, zero-shot": Source("Table 2", "0", "WinCLIP"),
-}
-
-
 @dataclass(frozen=True)
 class StudyOptions:
     """Which tables, objects and runs a study has.
@@ -234,10 +225,7 @@ def published_rows(options: StudyOptions) -> dict[str, list[Published]]:
         "skin": [Published(FEW_ROW), Published(ZERO_ROW)],
         "switches": [Published(row) for row in (*SWITCHES, ALL_SWITCHES, MASK_ROW)],
         "rivals": [
-            {FEW_ROW: few, ZERO_ROW: zero}.get(
-                row.row, Published(row.row, PAPER_RIVALS.get(row.row))
-            )
-            for row in METHOD_ROWS
+            {FEW_ROW: few, ZERO_ROW: zero}.get(row.row, Published(row.row)) for row in METHOD_ROWS
         ],
     }
 
