@@ -66,7 +66,8 @@ def test_recipe_flags_show_both_values(script):
             continue
         released = in_words(getattr(RECIPES["released"], name))
         paper = in_words(getattr(RECIPES["paper"], name))
-        assert texts[name].endswith(f"(default: released {released}, paper {paper})")
+        april = ", april_gan all" if name == "projector" else ""
+        assert texts[name].endswith(f"(default: released {released}, paper {paper}{april})")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

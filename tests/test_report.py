@@ -34,7 +34,7 @@ FILES = (
     "csv/selections.csv",
     "csv/runs.csv",
     "csv/comparisons.csv",
-    "csv/rivals.csv",
+    "csv/published.csv",
     "csv/cases.csv",
     "csv/shortcuts.csv",
     "csv/calibration.csv",
@@ -709,7 +709,7 @@ def test_the_first_column_of_a_wide_table_stays_in_sight(page):
     page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     resize(page, 1400)
     wait(page, "innerWidth === 1400")
-    cell = "document.querySelector('#long-rivals tbody th')"
+    cell = "document.querySelector('#long-published tbody th')"
     box = f"{cell}.closest('.scroll')"
     assert page.execute_script(f"return {box}.scrollWidth > {box}.clientWidth")
     before = page.execute_script(f"return {cell}.getBoundingClientRect().left")
