@@ -43,7 +43,8 @@ STATE_SUFFIX = ".state"  # of an unfinished training, beside its checkpoint
 DEFAULT_RESAMPLES = 1_000  # of bootstrap intervals
 FEW = "few"
 ZERO = "zero"
-CHECKPOINTS = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}
+CHECKPOINTS = {FEW: Path("ckpt/few-shot"), ZERO: Path("ckpt/zero-shot")}  # of MVFA
+OTHER_CHECKPOINTS = {name: Path("ckpt") / name for name in METHODS if name != MVFA}
 SHOT_LISTS = Path("dataset/fewshot_seed")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ORDERS = ("worst", "best", "random")  # of pictures
@@ -211,7 +212,12 @@ def add_files(parser: Parser, setting: str) -> None:
     flags.add("data_path", "folder of the <obj>_AD folders", Path("data"), **folder)
     if setting == FEW:
         flags.add("fewshot_path", "folder of the lists <obj>/<K>-shot.txt", SHOT_LISTS, **folder)
-    flags.add("save_path", "folder of checkpoints", shown=CHECKPOINTS[setting], **folder)
+    flags.add(
+        "save_path",
+        "folder of checkpoints",
+        shown=f"{CHECKPOINTS[setting]}, of other methods ckpt/<method>",
+        **folder,
+    )
     flags.add(
         "out",
         "folder of metrics.json, curves.json, scores.csv and pictures",
@@ -529,7 +535,7 @@ def options_of(script: str, values: dict[str, Any]) -> Options:
     values["score_levels"] = tuple(values.get("score_levels") or ())
     check_score_levels(values["score_levels"], values["features_list"])
     adapters = ZERO if values.get("abnormal_shot") == 0 else setting
-    own = CHECKPOINTS[adapters] if method == MVFA else CHECKPOINTS[FEW].parent / method
+    own = CHECKPOINTS[adapters] if method == MVFA else OTHER_CHECKPOINTS[method]
     values["save_path"] = values["save_path"] or own
     return Options(script=script, recipe=recipe, **values)
 

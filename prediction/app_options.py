@@ -10,12 +10,16 @@ from CLIP.weight_files import WEIGHTS_SHOWN, weight_path
 from errors import UserError
 from mvfa.detector_file import SUFFIX, read_description
 from mvfa.flags import Flags, Parser, number
-from mvfa.options import CHECKPOINTS, PRECISIONS
+from mvfa.options import CHECKPOINTS, OTHER_CHECKPOINTS, PRECISIONS
 from synthetic.settings import DEMO_ROOT
 
 LOCAL = "127.0.0.1"
 LOOPBACK = (LOCAL, "localhost", "::1")  # what only this machine reaches
-FOLDERS = (*CHECKPOINTS.values(), *(DEMO_ROOT / folder for folder in CHECKPOINTS.values()))
+FOLDERS = (
+    *CHECKPOINTS.values(),
+    *OTHER_CHECKPOINTS.values(),
+    *(DEMO_ROOT / folder for folder in CHECKPOINTS.values()),
+)
 EXAMPLES = (
     "",
     "ckpt/few-shot/Brain-4shot.detector",
