@@ -14,6 +14,7 @@ from mvfa import Detector
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, PATCH_MEMORY
 from mvfa.recipe import LEVELS
 from synthetic.dino import write_demo_dino
+from tests.detectors import write_described
 from tests.script_runs import Runs
 from tests.test_distributed import ENVIRONMENT, ROOT, torchrun
 
@@ -91,6 +92,19 @@ def test_a_detector_scores_an_image_as_the_calibration_did(runs, dino_path, tmp_
     scores = sorted(result.score for result in results)
     assert scores == pytest.approx(detector.calibration.normal_scores.tolist(), abs=1e-5)
     assert results[0].map.shape == results[0].image.size[::-1]
+
+
+@pytest.mark.parametrize("method", [PATCH_MEMORY, MADCLIP])
+def test_a_detector_without_its_methods_settings_is_refused(runs, dino_path, tmp_path, method):
+    flags = flags_of(method, dino_path)
+    trained(runs, method, "Brain", flags)
+    arguments = runs.flags("test_few", "Brain", *flags)
+    file = calibrate.main([*arguments, "--out", str(tmp_path / "made.detector")])
+    write_described(file, tmp_path / "changed.detector", method_settings={})
+    file = tmp_path / "changed.detector"
+    weights = dino_path if method == PATCH_MEMORY else runs.weights
+    with pytest.raises(UserError, match="is not a detector"):
+        Detector.load(file, clip_path=weights)
 
 
 @pytest.mark.parametrize("method", [PATCH_MEMORY, MADCLIP])

@@ -372,6 +372,9 @@ def load(settings: Settings, tensors: Mapping[str, Tensor], source: Source) -> M
         hash_known=True,  # the detector compares it
         late=source.late,
     )
+    contrast = settings.method_settings.get("contrast")
+    if not isinstance(contrast, bool):
+        raise damaged(source.path, "its settings do not say how features are compared")
     text = tensors.get("text")
     if text is None or text.shape != (clip.config.embed_dim, 2):
         raise damaged(source.path, "its text features have another shape")
@@ -384,7 +387,7 @@ def load(settings: Settings, tensors: Mapping[str, Tensor], source: Source) -> M
             noun=settings.noun,
             text=text,
             scaling=settings.recipe.scaling,
-            contrast=bool(settings.method_settings["contrast"]),
+            contrast=contrast,
         )
     state: State = {FIXED: {FIXED: text}}
     for key in ADAPTERS:

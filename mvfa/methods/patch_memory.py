@@ -22,6 +22,7 @@ from dataset.pixels import read_rgb
 from dataset.shots import Shots
 from errors import UserError
 from mvfa import scoring
+from mvfa.detector_description import damaged
 from mvfa.detector_settings import Settings
 from mvfa.environment import Environment
 from mvfa.methods import catalog
@@ -300,5 +301,5 @@ def load(
     )
     rotate = settings.method_settings.get("rotate")
     if not isinstance(rotate, bool) or settings.setting == "zero":
-        raise UserError(f"{source.path} is not a detector (its settings); make it again")
+        raise damaged(source.path, "its settings do not say which normal images it has")
     return PatchMemory(tower, settings.img_size, settings.masks, rotate)
