@@ -41,7 +41,8 @@ def runs(tiny_path, demo_root, tmp_path) -> Runs:
 def flags_of(method, dino_path):
     """Return the flags of a method; later ones of a name count."""
     more = ["--clip_path", dino_path] if method == PATCH_MEMORY else []
-    if "features_list" not in (METHODS[method].uses or ("features_list",)):
+    uses = METHODS[method].uses
+    if uses is not None and "features_list" not in uses:
         more += ["--features_list", *LEVELS]  # the default, which no flag changes
     return ["--method", method, *more]
 
