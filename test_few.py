@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
 
     # the memory bank of the normal shots in eleven augmented versions each
     test_set = load_test_set(options, target, env.world)
-    known = known_images(options, target, shots, env.world)
+    memory = method.bank_levels > 0
+    known = known_images(options, target, shots, env.world, memory=memory)
     support = method.support(Shots(shots.normal, []), target, generator)
     loaders = Loaders(method, options, env)
     bank = build_memory(method, loaders.scoring(support), support.normal)

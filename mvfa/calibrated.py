@@ -108,21 +108,22 @@ class Calibrated:
 
 
 def known_images(
-    options: Options, target: ObjectInfo, shots: Shots, world: World
+    options: Options, target: ObjectInfo, shots: Shots, world: World, *, memory: bool = True
 ) -> CalibrationSet | None:
     """Return the images that the constants of a test are taken of, whatever their labels.
 
-    None, with a note, where there are none or one cannot be used; None with --calibrated no.
+    `memory`: whether the method has a memory bank, of which a shot can be left out. None, with a
+    note, where there are none or one cannot be used; None with --calibrated no.
     """
     if not options.calibrated:
         return None
     try:
-        found = calibration_images(options, target, shots, world, any_label=True)
+        found = calibration_images(options, target, shots, world, any_label=True, memory=memory)
     except UserError as error:  # an image without its mask, say
         note(f"no calibrated AUROC: {error}", world)
         return None
     if found is None:
-        shown = f"valid/ of {target.name} has no images but shots, and one shot cannot be left out"
+        shown = f"valid/ of {target.name} has no images but shots, of which none can be left out"
         note(f"no calibrated AUROC: {shown}", world)
         return None
     return CalibrationSet(*found)

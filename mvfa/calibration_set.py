@@ -101,13 +101,19 @@ def folder_records(folder: Path, target: ObjectInfo) -> list[Record]:
 
 
 def calibration_images(
-    options: Options, target: ObjectInfo, shots: Shots, world: World, *, any_label: bool = False
+    options: Options,
+    target: ObjectInfo,
+    shots: Shots,
+    world: World,
+    *,
+    any_label: bool = False,
+    memory: bool = True,
 ) -> tuple[ImageSet, str] | None:
     """Return the images to calibrate with, checked, and where they are from (C1).
 
     Normal images must be among those of `valid/`, unless `any_label`. None if there are neither
-    images nor two normal shots, of which one can be left out. Raises UserError for an image that
-    cannot be used.
+    images nor two normal shots, of which one can be left out of the method's `memory`. Raises
+    UserError for an image that cannot be used.
     """
     if options.normals is not None:
         records = folder_records(options.normals, target)
@@ -117,7 +123,7 @@ def calibration_images(
         source = VALID
         if not any(any_label or record.label == 0 for record in records):
             left_out = ImageSet(list(shots.normal), options.img_size)  # checked by `load_shots`
-            return (left_out, LEFT_OUT) if len(left_out) > 1 else None
+            return (left_out, LEFT_OUT) if memory and len(left_out) > 1 else None
     images = ImageSet(records, options.img_size)
     check_images(images, "images to calibrate with", world)
     if images.wide_images:
@@ -160,7 +166,7 @@ def calibration_set(
     world: World,
 ) -> CalibrationSet:
     """Return the images to calibrate a detector with. Raises UserError if there are none."""
-    found = calibration_images(options, target, shots, world)
+    found = calibration_images(options, target, shots, world, memory=bank is not None)
     if found is None:
         raise UserError(
             f"nothing to calibrate with: valid/ of {target.name} has no normal images that are no "

@@ -125,9 +125,10 @@ def check_replaceable(path: Path, keys: Sequence[str]) -> None:
         )
 
 
-def description(options: Options, weights: Path, target: ObjectInfo) -> dict[str, Any]:
+def description(options: Options, method: Method, target: ObjectInfo) -> dict[str, Any]:
     """Return what a checkpoint must agree with to be used by a run."""
-    about: dict[str, Any] = {"method": options.method, "setting": options.adapters_setting}
+    about: dict[str, Any] = {"method": options.method, "method_settings": method.settings()}
+    about["setting"] = options.adapters_setting
     about["object"] = options.obj
     about |= {"noun": target.noun, "intensity": str(target.intensity)}
     if options.adapters_setting == FEW:
@@ -135,7 +136,7 @@ def description(options: Options, weights: Path, target: ObjectInfo) -> dict[str
     recipe = options.recipe.as_dict()
     about["features_list"] = list(options.features_list)
     about["img_size"] = options.img_size
-    about["weights"] = file_hash(weights)
+    about["weights"] = file_hash(method.weights)
     about["recipe"] = {name: recipe[name] for name in SCORING_FIELDS}
     return about
 
@@ -202,7 +203,7 @@ def load_adapters(
         return None
     path = find_adapters(options, world)
     checkpoint = load(path, method.keys)
-    expected = description(options, method.weights, target)
+    expected = description(options, method, target)
     if shots is not None and options.adapters_setting == FEW:
         expected["shots"] = shots.names()
     different = difference(checkpoint, expected)

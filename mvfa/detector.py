@@ -124,7 +124,8 @@ class Detector:
             method = load_method(settings, tensors, source)
         check_backbone(settings, path, clip_file)
         method.prepare_scores()
-        detector = cls(method, bank_of(tensors, settings, method.bank_levels, path), settings)
+        bank = bank_of(tensors, settings, method.bank_levels, method.embed_dim, path)
+        detector = cls(method, bank, settings)
         detector.about = {k: v for k, v in about.items() if k not in settings.as_dict()}
         found = calibrated(tensors, about, path, threshold)
         check_branches(found, settings, detector.bank, path)

@@ -21,6 +21,8 @@ from mvfa.methods.catalog import METHODS, MVFA
 from mvfa.options import ZERO
 from mvfa.recipe import Recipe
 
+ADDED = ("method", "method_settings")  # to descriptions, after the first version
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -47,7 +49,9 @@ class Settings:
     def from_description(cls, about: Mapping[str, Any]) -> "Settings":
         """Return the settings that a detector's description names."""
         # older files have neither a method nor its settings
-        values = {name: about[name] for name in cls.__dataclass_fields__ if name in about}
+        names = [name for name in cls.__dataclass_fields__ if name not in ADDED]
+        values = {name: about[name] for name in names}
+        values |= {name: about[name] for name in ADDED if about.get(name) is not None}
         values["features_list"] = tuple(values["features_list"])
         values["recipe"] = Recipe(**values["recipe"])
         values["intensity"] = intensity(values["intensity"])
@@ -128,9 +132,9 @@ def check_backbone(settings: Settings, path: Path, clip_path: Path | None) -> No
 
 
 def bank_of(
-    tensors: Mapping[str, Tensor], settings: Settings, levels: int, path: Path
+    tensors: Mapping[str, Tensor], settings: Settings, levels: int, width: int, path: Path
 ) -> list[Tensor] | None:
-    """Return the memory bank of a detector whose method has one of some levels (0: none).
+    """Return the memory bank of a detector whose method has one of some levels (0: none), E wide.
 
     None in zero-shot. Raises UserError if the bank is damaged.
     """
@@ -138,7 +142,6 @@ def bank_of(
     bank = [tensors[f"bank.{i}"] for i in range(levels) if f"bank.{i}" in tensors]
     if len(bank) != expected:
         raise damaged(path, f"it has {len(bank)} levels of a memory bank")
-    width = settings.embed_dim
     if any(rows.ndim != 2 or rows.shape[1] != width or not len(rows) for rows in bank):
         raise damaged(path, "its memory bank has another shape")
     return bank or None

@@ -116,6 +116,7 @@ class Trainer:
             self.scaler.step(self.optimizers[name])
         self.scaler.update()
         self._discard(self.groups)
+        self.method.moved()  # on every rank, also one without an image in this step
         return total
 
     def _discard(self, groups: Iterable[str]) -> None:

@@ -39,9 +39,7 @@ class Keeper:
         if self.path is not None:
             checkpoint.check_replaceable(self.path, method.keys)
         self.first = world.first
-        self.about = (
-            checkpoint.description(options, method.weights, objects[0]) | objects[0].as_dict()
-        )
+        self.about = checkpoint.description(options, method, objects[0]) | objects[0].as_dict()
         self.about["train_objects"] = {info.name: info.as_dict() for info in objects[1:]} or None
         self.about |= {"seed": options.seed, "versions": versions()}
         self.about |= {"shots": shots and shots.names(), "options": options.as_dict()}

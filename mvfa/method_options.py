@@ -5,7 +5,7 @@ from typing import Any
 from errors import UserError
 from mvfa.flags import Flags, Parser
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, PATCH_MEMORY, check_script
-from mvfa.recipe import FIELDS, LEVELS, OWN_FLAGS
+from mvfa.recipe import APRIL_GAN, FIELDS, LEVELS, OWN_FLAGS
 
 ZERO_TRAINING = "train_zero"
 
@@ -17,7 +17,7 @@ def add_method(parser: Parser) -> None:
     flags.add("method", f"one of {names}", MVFA, choices=list(METHODS), metavar="METHOD")
     flags.yes_no(
         "rotate",
-        "patch_memory: keep each normal image in eight rotations, for organs that lie in any way",
+        "patch_memory: keep each normal image in seven rotations, too, for organs that lie in any way",
         None,
         shown="yes for Histopathology, else no",
     )
@@ -47,7 +47,7 @@ def check_method(script: str, values: dict[str, Any]) -> None:
 def check_uses(method: str, values: dict[str, Any]) -> None:
     """Raise UserError for a flag that would change nothing of a method.
 
-    --select and a named --recipe hold for the runs of all methods.
+    --select and --recipe paper hold for the runs of all methods.
     """
     uses = METHODS[method].uses
     if uses is None:
@@ -57,6 +57,8 @@ def check_uses(method: str, values: dict[str, Any]) -> None:
     given += ["score_levels"] if values.get("score_levels") else []
     given += ["features_list"] if tuple(values["features_list"]) != LEVELS else []
     given += [name for name in ("compile", "pack") if values.get(name)]
+    given += ["recipe"] if values["recipe"] == APRIL_GAN else []
+    given += ["ckpt"] if values.get("ckpt") and not METHODS[method].keys else []
     if unused := [name for name in given if name not in uses]:
         allowed = ", ".join(f"--{name}" for name in uses) or "none of these"
         raise UserError(

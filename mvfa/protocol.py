@@ -112,7 +112,8 @@ def rival_sentence(info: MethodInfo, options: Mapping[str, Any], weights: Mappin
     shots = "no image of it"
     if options.get("script") == "test_few":
         count = options.get("shot")
-        also = "" if options.get("abnormal_shot") == 0 else " and as many abnormal"
+        both = info.keys and options.get("abnormal_shot") != 0
+        also = " and as many abnormal" if both else ""
         drawn = draw_words(options)
         shots = f"{count} normal{also} images of its valid/ ({drawn})"
     file = Path(str(weights.get("file", "unknown"))).name

@@ -5,6 +5,7 @@ Needs no torch.
 
 from collections.abc import Mapping
 
+from mvfa.methods.catalog import METHODS
 from mvfa.schema import (
     Each,
     Entries,
@@ -14,6 +15,7 @@ from mvfa.schema import (
     finite,
     mapping,
     number,
+    one_of,
     text,
     truth,
     whole,
@@ -57,7 +59,7 @@ PICTURE: Mapping[str, Schema] = {
 }
 OPTIONS: Mapping[str, Schema] = {
     "obj": text,
-    "method": text,
+    "method": one_of(*METHODS),
     "script": text,
     "shot": whole,
     "abnormal_shot": whole,

@@ -48,7 +48,8 @@ def remarks(
     calibration = detector.calibration
     assert calibration is not None
     said = [LIKENESS]
-    if calibration.source == "loo-shots":
+    trained_on_shots = METHODS[detector.settings.method].keys
+    if calibration.source == "loo-shots" and trained_on_shots:
         said.append(
             "The adapters were trained on the images of the calibration: rates are too low."
         )

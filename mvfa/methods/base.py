@@ -155,6 +155,9 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def moved(self) -> None:
+        """Forget what was computed from the trained parameters: a step has moved them."""
+
     def reason(self, features: Tensor) -> str:
         """Return why a loss is not finite, and what to do."""
         return "lower --learning_rate or use --precision fp32"

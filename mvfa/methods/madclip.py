@@ -197,6 +197,11 @@ class MadCLIP(Method):
         self.text = None if text.requires_grad else text  # the step to come changes the contexts
         return text
 
+    def moved(self) -> None:
+        """Forget the text features, which follow from the contexts."""
+        if not self.fixed:
+            self.text = None
+
     def reason(self, features: Tensor) -> str:
         """Return why a loss is not finite, and what to do."""
         other = "use --precision fp32, or other weights (--clip_path)"
