@@ -123,7 +123,7 @@ def known_images(
         note(f"no calibrated AUROC: {error}", world)
         return None
     if found is None:
-        shown = f"valid/ of {target.name} has no images but shots, of which none can be left out"
+        shown = f"valid/ of {target.name} has no images but shots, and one shot cannot be left out"
         note(f"no calibrated AUROC: {shown}", world)
         return None
     return CalibrationSet(*found)
