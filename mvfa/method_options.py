@@ -17,7 +17,7 @@ def add_method(parser: Parser) -> None:
     flags.add("method", f"one of {names}", MVFA, choices=list(METHODS), metavar="METHOD")
     flags.yes_no(
         "rotate",
-        "patch_memory: also keep seven rotations of each normal image, for organs without an upright",
+        "patch_memory: also keep seven rotations of each normal image, if images have no upright",
         None,
         shown="yes for Histopathology, else no",
     )
