@@ -69,14 +69,8 @@ def test_every_method_has_its_rows_and_its_scripts():
     assert spec.rows == tuple(ROWS)
     sources = {row: spec.of_row(row).paper for row in spec.rows}
     published = {row: source.method for row, source in sources.items() if source is not None}
-    assert published == {
-        "MVFA, 4-shot": "MVFA",
-        "April-GAN form, 4-shot": "April-GAN",
-        "CLIP, text and memory": "CLIP",
-        "WinCLIP, 4 normal shots": "WinCLIP",
-        "MVFA, zero-shot": "MVFA",
-        "WinCLIP, zero-shot": "WinCLIP",
-    }
+    # the paper does not say how it ran the others
+    assert published == {"MVFA, 4-shot": "MVFA", "MVFA, zero-shot": "MVFA"}
     for (_, row), (_, train, test) in found.items():
         train_script, test_script, more = ROWS[row]
         assert (train.script, test.script) == (train_script, test_script), row
