@@ -15,7 +15,7 @@ parity: $(VENV)/dev.stamp  # with the trainings that take minutes
 	WHOLE=1 $(RUN) -m pytest tests/test_parity.py tests/test_madclip.py -v
 
 winclip: $(VENV)/dev.stamp  # against anomalib's; without its dependencies, one of which is an older CLIP
-	$(RUN) -m pip install --no-deps -r requirements-rivals.txt
+	$(RUN) -m pip install --no-deps -r tests/anomalib.txt
 	$(RUN) -m pytest tests/test_method_winclip.py -v
 
 faults: $(VENV)/dev.stamp  # fifteen minutes

@@ -15,8 +15,8 @@ import demo
 import prepare_data
 import test_few
 import train_few
-from mvfa.checkpoint import load
 from mvfa.system_errors import describe
+from tests.methods import load_mvfa
 from tests.script_runs import Runs, start
 from tests.troubles import ended, largest_file, small_disk
 
@@ -138,7 +138,7 @@ def test_a_full_output_folder_costs_no_checkpoint(runs, capsys):
         status, line = ended(lambda: train_few.main(arguments), capsys)
     assert status == 2
     assert f"{out}/scores.csv: No space left on device" in line
-    assert load(runs.checkpoints / "Brain-2shot.pth").about["ended"]
+    assert load_mvfa(runs.checkpoints / "Brain-2shot.pth").about["ended"]
     train_few.main(arguments)
     assert "note: going on after " in capsys.readouterr().err
 

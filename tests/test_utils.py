@@ -171,6 +171,7 @@ def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, m
 
 
 DIRECT = {  # files that write to a path themselves
+    "mvfa/memory.py": "a switch of the Linux kernel, no file",
     "mvfa/locks.py": "who holds a lock, which only a message tells",
     "preparation/audit.py": "the user names the file, which may be a pipe",
     "preparation/convert.py": "into a folder that is moved into place whole",
