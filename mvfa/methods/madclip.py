@@ -31,6 +31,7 @@ from mvfa.features import prepare
 from mvfa.forms import clip_arguments
 from mvfa.methods import catalog
 from mvfa.methods.base import Images, Method, Source, State
+from mvfa.methods.clip_files import TEXT, load_clip, text_of
 from mvfa.methods.madclip_shots import MadclipVersions
 from mvfa.methods.madclip_text import LearnedText, check_tower, without_tower
 from mvfa.options import Options
@@ -310,7 +311,7 @@ class MadCLIP(Method):
         assert self.text is not None
         state = self.state()
         tensors = {f"{key}.{name}": v for key in ADAPTERS for name, v in state[key].items()}
-        return tensors | {"text": self.text.cpu()}
+        return tensors | {TEXT: self.text.cpu()}
 
     def settings(self) -> dict[str, Any]:
         """Return what `load` needs besides the recipe."""
@@ -367,22 +368,11 @@ def create(
 
 def load(settings: Settings, tensors: Mapping[str, Tensor], source: Source) -> MadCLIP:
     """Return MadCLIP of a detector's tensors. Raises UserError unless they fit."""
-    clip = create_model(
-        settings.model_name,
-        source.weights,
-        image_size=settings.img_size,
-        activation=settings.recipe.activation,
-        device=source.device,
-        precision=source.precision,
-        hash_known=True,  # the detector compares it
-        late=source.late,
-    )
+    clip = load_clip(settings, source)
     contrast = settings.method_settings.get("contrast")
     if not isinstance(contrast, bool):
         raise damaged(source.path, "its settings do not say how features are compared")
-    text = tensors.get("text")
-    if text is None or text.shape != (clip.config.embed_dim, 2):
-        raise damaged(source.path, "its text features have another shape")
+    text = text_of(tensors, clip, source)
     with Undrawn():
         method = MadCLIP(
             clip,

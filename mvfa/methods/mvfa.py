@@ -16,18 +16,16 @@ from CLIP.undrawn import Undrawn
 from CLIP.weights import check_state, create_model
 from dataset.catalog import ObjectInfo
 from mvfa import scoring
-from mvfa.detector_description import damaged
 from mvfa.detector_settings import Settings
 from mvfa.environment import Environment
 from mvfa.features import prepare
 from mvfa.forms import adapter_form, clip_arguments, objective, score_form
 from mvfa.methods import catalog
 from mvfa.methods.base import Images, Method, Source, State, Target
+from mvfa.methods.clip_files import TEXT, load_clip, text_of
 from mvfa.options import Options
 from mvfa.recipe import Recipe
 from mvfa.text_cache import cached_text_features
-
-TEXT = "text"  # name of the text features in a detector's file
 
 
 class Mvfa(Method):
@@ -231,22 +229,15 @@ def create(
 
 def load(settings: Settings, tensors: Mapping[str, Tensor], source: Source) -> Mvfa:
     """Return the method of a detector's file. Raises UserError unless its tensors fit."""
-    clip = create_model(
-        settings.model_name,
-        source.weights,
-        image_size=settings.img_size,
-        activation=settings.recipe.activation,
-        device=source.device,
-        precision=source.precision,
-        hash_known=True,  # it is compared with the detector's
-        late=source.late,
-    )
-    width = clip.config.embed_dim
-    text = tensors.get(TEXT)
-    if text is None or text.shape != (width, 2):
-        raise damaged(source.path, "its text features have another shape")
+    clip = load_clip(settings, source)
+    text = text_of(tensors, clip, source)
     with Undrawn():
-        model = MVFA(clip.visual, width, settings.features_list, adapter_form(settings.recipe))
+        model = MVFA(
+            clip.visual,
+            clip.config.embed_dim,
+            settings.features_list,
+            adapter_form(settings.recipe),
+        )
     file = clip.weight_file
     method = Mvfa(model, {settings.noun: text}, settings.recipe, settings, settings.img_size, file)
     for key, expected in method.state().items():

@@ -23,19 +23,18 @@ from dataset.medical_few import Support
 from dataset.shots import Shots
 from errors import UserError
 from mvfa import scoring
-from mvfa.detector_description import damaged
 from mvfa.detector_settings import Settings
 from mvfa.environment import Environment
 from mvfa.features import prepare
 from mvfa.forms import clip_arguments
 from mvfa.methods import catalog
 from mvfa.methods.base import Images, Method, Source
+from mvfa.methods.clip_files import TEXT, load_clip, text_of
 from mvfa.options import Options
 from mvfa.recipe import Recipe
 from mvfa.score_form import ScoreForm
 from prompt import NORMAL_STATES
 
-TEXT = "text"  # name of the text features in a detector's file
 SCALES = (2, 3)  # k, patches per side of a window
 TEMPERATURE = 0.07  # of the softmax over the two cosines
 ABNORMAL_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
@@ -275,17 +274,6 @@ def create(
 
 def load(settings: Settings, tensors: Mapping[str, Tensor], source: Source) -> WinClip:
     """Load the method of a detector. Raises UserError for text features of another shape."""
-    clip = create_model(
-        settings.model_name,
-        source.weights,
-        image_size=settings.img_size,
-        activation=settings.recipe.activation,
-        device=source.device,
-        precision=source.precision,
-        hash_known=True,  # compared by the detector
-        late=source.late,
-    )
-    text = tensors.get(TEXT)
-    if text is None or text.shape != (clip.config.embed_dim, 2):
-        raise damaged(source.path, "its text features have another shape")
+    clip = load_clip(settings, source)
+    text = text_of(tensors, clip, source)
     return WinClip(clip, text, settings.recipe, settings.img_size, settings.masks)
