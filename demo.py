@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from dataset.catalog import PAPER_ORDER
 from errors import UserError
 from mvfa.cli import command
+from mvfa.defaults import CHECKPOINTS, DEFAULT_SEED, FEW, ZERO
 from mvfa.flags import SEED, Flags, Parser
-from mvfa.options import CHECKPOINTS, DEFAULT_SEED, FEW, ZERO
 from synthetic.settings import (
     DEMO_ROOT,
     DEPTHS,

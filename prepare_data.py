@@ -36,8 +36,8 @@ from dataset.layout import object_folder
 from dataset.patterns import case_pattern
 from errors import UserError
 from mvfa.cli import command
+from mvfa.defaults import CHECKPOINTS, DEFAULT_MODEL, DEFAULT_SEED, FEW, SHOT_LISTS
 from mvfa.flags import SEED, Flags, Parser, number
-from mvfa.options import CHECKPOINTS, DEFAULT_MODEL, DEFAULT_SEED, FEW, SHOT_LISTS
 from preparation.assets import APART, EVERYTHING, Places, assets
 from preparation.convert_sources import AUTO, LAYOUTS
 

@@ -13,8 +13,6 @@ from mvfa.cli import check_flags, command, start
 if __name__ == "__main__":
     check_flags("test_few")  # help and mistakes come before the imports below, which take seconds
 
-from CLIP.adapter import MVFA
-from CLIP.weights import create_model
 from dataset.shots import Shots
 from mvfa.calibrated import evaluate_calibrated, known_images, show_calibrated
 from mvfa.checkpoint import load_adapters
@@ -22,14 +20,11 @@ from mvfa.disjoint import evaluate_disjoint
 from mvfa.engine import build_memory, predict
 from mvfa.environment import compile_network, set_up
 from mvfa.evaluation import Evaluation, evaluate
-from mvfa.forms import adapter_form, clip_arguments
 from mvfa.inputs import load_shots, load_test_set, target_object
 from mvfa.loaders import Loaders
 from mvfa.locks import exclusive
-from mvfa.methods.making import rival
-from mvfa.methods.mvfa import Mvfa
+from mvfa.methods.making import create_method
 from mvfa.results import show_aurocs, write_test_results
-from mvfa.text_cache import cached_text_by_noun
 from utils import set_seed
 
 
@@ -37,20 +32,13 @@ from utils import set_seed
 def main(argv: Sequence[str] | None = None) -> Evaluation:
     """Score the test split and write the results; return its evaluation."""
     options = start("test_few", argv)
-    recipe = options.recipe
     env = set_up(options)  # device, precision, processes
     target = target_object(options, env.world)
     generator = set_seed(options.seed)
 
-    # frozen CLIP with the trained adapters (seg, det) after each of the given blocks
-    method = rival(options, env, target, generator)  # None, but for --method: mvfa/methods/
-    if method is None:
-        clip = create_model(**clip_arguments(options, env))
-        form = adapter_form(recipe)
-        model = MVFA(clip.visual, clip.config.embed_dim, options.features_list, form, generator)
-        text = cached_text_by_noun(clip, [target], env.precision, options.text_cache)  # each [E, 2]
-        more = (options.img_size, clip.weight_file, options.score_levels)
-        method = Mvfa(model, text, recipe, target, *more)
+    # frozen CLIP with the trained adapters (seg, det) after each of the given blocks, and the text
+    # features of the object, as in train_few.py; --method names others (mvfa/methods/)
+    method = create_method(options, env, target, generator)
     shots = load_shots(options, target, env.world)
     adapters = load_adapters(options, method, env.world, target, shots)
     compile_network(method, options, env.device)

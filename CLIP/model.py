@@ -249,7 +249,7 @@ class CLIP(nn.Module):
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
         """Encode sentences to features [B, E] float32, not normalised, on the network's device.
 
-        Sentences of equal length are encoded together, without padding. Raises ValueError if a
+        Sentences of equal length are encoded together, without padding. Raises UserError if a
         sentence is longer than the context.
         """
         from CLIP.tokenizer import tokenize  # slow; text features are mostly read from a file

@@ -15,6 +15,8 @@ import regex
 import torch
 from torch import Tensor
 
+from errors import UserError
+
 VOCABULARY = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -98,15 +100,15 @@ def encode(text: str) -> list[int]:
 def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     """Return the token ids of sentences, [B, T] int64: start, text, end, zeros.
 
-    T is the length of the longest sentence. Raises ValueError if one has more than
+    T is the length of the longest sentence. Raises UserError if one has more than
     `context_length` tokens.
     """
     rows = [[ids()[START], *encode(text), ids()[END]] for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if len(row) > context_length:
-            raise ValueError(
-                f"{text[:60]!r}... has {len(row)} tokens; at most {context_length} fit, "
-                "so shorten it"
+            raise UserError(
+                f"the sentence {text[:60]!r}... has {len(row)} tokens; at most {context_length} "
+                "fit, so shorten the noun (--noun)"
             )
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     for i, row in enumerate(rows):

@@ -71,7 +71,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     state = without_wrapping(content)
     if not isinstance(state, dict) or not all(map(is_named_tensor, state.items())):
         raise UserError(
-            f"{path} holds no state dict of tensors; allowed: CLIP weights as .pt or .safetensors"
+            f"{path} holds no state dict of tensors; allowed: weights as .pt or .safetensors"
         )
     state = {name: tensor for name, tensor in state.items() if name not in NOT_WEIGHTS}
     for name, tensor in state.items():

@@ -31,7 +31,7 @@ from dataset.folder import Record, load_image, load_mask
 from dataset.masks import FOREGROUND
 from dataset.medical_few import Support, evaluation_set
 from dataset.shots import choose_shots
-from mvfa.options import DEFAULT_SEED
+from mvfa.defaults import DEFAULT_SEED
 from mvfa.recipe import LEVELS
 from prompt import STATES, sentences
 

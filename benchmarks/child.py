@@ -39,7 +39,7 @@ def peak_memory() -> int:
 def start_baseline(weights: str, side: str, device: str) -> dict[str, float]:
     """Load everything up to a ready model, as the baseline does."""
     from benchmarks import baseline
-    from mvfa.options import DEFAULT_SEED
+    from mvfa.defaults import DEFAULT_SEED
     from mvfa.recipe import LEVELS
 
     baseline.load(Path(weights), int(side), LEVELS, device, DEFAULT_SEED)

@@ -13,7 +13,8 @@ from benchmarks.measure import Product, Row, Settings, block_products, each, in_
 from CLIP.weights import create_model
 from mvfa.engine import ADAM_BETAS
 from mvfa.methods.dinov2 import PATCH, load_dino
-from mvfa.methods.madclip import MadCLIP, det_loss, seg_loss
+from mvfa.methods.madclip import MadCLIP
+from mvfa.methods.madclip_adapters import det_loss, seg_loss
 from mvfa.recipe import LEVELS
 from synthetic.dino import standin_state, write_dino
 

@@ -21,6 +21,7 @@ from dataset.catalog import object_info
 from dataset.folder import ImageSet, list_split
 from dataset.medical_few import Support
 from dataset.shots import choose_shots
+from mvfa.defaults import DEFAULT_SEED
 from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.environment import set_up
 from mvfa.evaluation import Maps
@@ -28,7 +29,7 @@ from mvfa.features import FeatureLoader
 from mvfa.forms import adapter_form, clip_arguments
 from mvfa.loaders import Loaders
 from mvfa.methods.mvfa import Mvfa
-from mvfa.options import DEFAULT_SEED, parse
+from mvfa.options import parse
 from mvfa.packing import packed_steps
 from mvfa.recipe import LEVELS
 from mvfa.text_cache import cached_text_features

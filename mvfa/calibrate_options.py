@@ -7,22 +7,13 @@ from typing import Any
 
 from dataset.catalog import known_name
 from errors import UserError
+from mvfa.defaults import DEFAULT_SEED, FEW, SHOT_LISTS, ZERO
 from mvfa.detector_file import SUFFIX
 from mvfa.flags import SEED, Flags, Parser, number
-from mvfa.options import (
-    DEFAULT_SEED,
-    FEW,
-    SHOT_LISTS,
-    ZERO,
-    Options,
-    add_machine,
-    add_method,
-    add_recipe,
-    add_source,
-    add_weights,
-    options_of,
-)
+from mvfa.method_options import add_method
+from mvfa.options import Options, options_of
 from mvfa.recipe import LEVELS
+from mvfa.shared_flags import add_machine, add_recipe, add_source, add_weights
 from scans.preparation import PREPARATIONS
 
 SCRIPTS = {FEW: "calibrate_few", ZERO: "calibrate_zero"}  # Options.script, by setting

@@ -14,10 +14,11 @@ from dataset.shots import Shots
 from errors import UserError
 from mvfa import own_files
 from mvfa.console import note
+from mvfa.defaults import FEW, STATE_SUFFIX
 from mvfa.distributed import World
 from mvfa.methods.base import Method
 from mvfa.methods.catalog import METHODS, MVFA
-from mvfa.options import FEW, STATE_SUFFIX, Options
+from mvfa.options import Options
 from mvfa.recipe import SCORING_FIELDS
 from mvfa.versions import commit
 from utils import write_whole

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from mvfa.defaults import FEW, PRECISIONS, ZERO
 from mvfa.methods.catalog import METHODS
-from mvfa.options import FEW, PRECISIONS, ZERO
 from mvfa.recipe import CHOICES, FIELDS
 from mvfa.schema import (
     Entries,

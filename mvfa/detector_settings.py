@@ -15,10 +15,10 @@ from CLIP.weight_files import weight_path
 from dataset.intensity import Intensity, intensity
 from errors import UserError
 from mvfa.calibration import Calibration, Threshold, default_rule, pair, threshold
+from mvfa.defaults import ZERO
 from mvfa.detector_description import damaged
 from mvfa.detector_result import Range
 from mvfa.methods.catalog import METHODS, MVFA
-from mvfa.options import ZERO
 from mvfa.recipe import Recipe
 
 ADDED = ("method", "method_settings")  # to descriptions, after the first version

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvfa.options import MIXED, ORDERS
+from mvfa.defaults import MIXED, ORDERS
 from mvfa.panels import SCALE, Picture, Pixels, panel
 from mvfa.run_files import PICTURES
 from utils import sweep, write_whole

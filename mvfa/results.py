@@ -13,13 +13,14 @@ from CLIP.hashing import file_hash, sha256
 from dataset.folder import ImageSet
 from dataset.shots import Shots
 from mvfa.console import show
+from mvfa.defaults import ZERO
 from mvfa.details import measure, split_curves
 from mvfa.environment import Environment
 from mvfa.evaluation import Evaluation, Maps
 from mvfa.keeper import Keeper
 from mvfa.memory import peak_memory
 from mvfa.methods.base import Method
-from mvfa.options import ZERO, Options
+from mvfa.options import Options
 from mvfa.packing import packs
 from mvfa.predictions import Predictions
 from mvfa.protocol import protocol_text, training_of

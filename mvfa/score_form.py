@@ -36,7 +36,3 @@ class ScoreForm:
     def memory_score(self, distance: Tensor, sizes: Tensor | None, side: int) -> Tensor:
         """Return the image scores of the memory branch: [B, N] -> [B]; see `memory_map`."""
         return scoring.memory_scores(distance, self.image_score, side)
-
-    def fuses_maps(self, *, masks: bool, few: bool) -> bool:
-        """Return whether image scores are the maxima of fused maps: few-shot with masks."""
-        return masks and few and self.image_score == "mean"

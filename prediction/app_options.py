@@ -8,9 +8,9 @@ from pathlib import Path
 from CLIP.hashing import hash_ahead
 from CLIP.weight_files import WEIGHTS_SHOWN, weight_path
 from errors import UserError
+from mvfa.defaults import CHECKPOINTS, OTHER_CHECKPOINTS, PRECISIONS
 from mvfa.detector_file import SUFFIX, read_description
 from mvfa.flags import Flags, Parser, number
-from mvfa.options import CHECKPOINTS, OTHER_CHECKPOINTS, PRECISIONS
 from synthetic.settings import DEMO_ROOT
 
 LOCAL = "127.0.0.1"

@@ -9,9 +9,9 @@ from CLIP.weight_files import WEIGHTS_SHOWN
 from dataset.catalog import known_name
 from dataset.intensity import Intensity, intensity
 from errors import UserError
+from mvfa.defaults import CHECKPOINTS, FEW, PRECISIONS, ZERO
 from mvfa.detector_file import SUFFIX
 from mvfa.flags import Flags, Parser, number
-from mvfa.options import CHECKPOINTS, FEW, PRECISIONS, ZERO
 from scans.preparation import PREPARATIONS
 from scans.volume import AXES
 

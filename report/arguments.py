@@ -9,18 +9,11 @@ from pathlib import Path
 from CLIP.weight_files import DEMO_DINO, WEIGHTS_SHOWN
 from dataset.catalog import PAPER_ORDER, object_name
 from errors import UserError
+from mvfa.defaults import DEFAULT_MODEL, DEFAULT_SEED, FEW, SHOT_LISTS, ZERO
 from mvfa.flags import SEED, Flags, Parser, cluster_option, number
 from mvfa.methods.catalog import METHODS, PATCH_MEMORY
-from mvfa.options import (
-    DEFAULT_MODEL,
-    DEFAULT_SEED,
-    FEW,
-    SHOT_LISTS,
-    ZERO,
-    add_machine,
-    add_weights,
-)
 from mvfa.recipe import CHOICES, RECIPES, RECIPES_SHOWN
+from mvfa.shared_flags import add_machine, add_weights
 from report.experiments import SHORTCUTS, SKIN, TABLES, StudyOptions
 from synthetic.settings import (
     DEMO_ROOT,

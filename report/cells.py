@@ -8,8 +8,8 @@ from pathlib import Path
 from dataset.catalog import CATALOG, existing_folder
 from dataset.layout import LABELS, image_folder, list_images
 from dataset.shots import RANDOM_DRAW
+from mvfa.defaults import FEW, ZERO
 from mvfa.methods.catalog import METHODS, MVFA, MethodInfo
-from mvfa.options import FEW, ZERO
 from mvfa.recipe import LEVELS
 from report.experiments import (
     ALL_LEVELS_ROW,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.catalog import PAPER_ORDER
+from mvfa.defaults import FEW, ZERO
 from mvfa.methods.catalog import CLIP, METHODS, MVFA, PATCH_MEMORY
-from mvfa.options import FEW, ZERO
 from mvfa.recipe import APRIL_GAN, LEVELS, RECIPES
 from report.study import Published, Source, TableSpec
 

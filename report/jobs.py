@@ -18,7 +18,7 @@ from dataset.layout import object_folder
 from dataset.medical_zero import others
 from dataset.shots import RANDOM_DRAW, draws_instead, list_path, read_list
 from errors import UserError
-from mvfa.options import DEFAULT_MODEL, FEW, MIXED, SHOT_LISTS, ZERO
+from mvfa.defaults import DEFAULT_MODEL, FEW, MIXED, SHOT_LISTS, ZERO
 from report.cells import CellSpec, Training, pairs
 from report.experiments import PAPER_SHOT, StudyOptions
 from report.job import Job

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mvfa.options import FEW, ZERO
+from mvfa.defaults import FEW, ZERO
 from mvfa.pages import NONE
 from report.compact import OURS, CellText, Compact, Line, pair
 from report.experiments import PAPER, PAPER_SHOT

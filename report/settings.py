@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mvfa.defaults import FEW, ZERO
 from mvfa.methods.catalog import METHODS, MVFA
-from mvfa.options import FEW, ZERO
 from mvfa.protocol import protocol_text
 from report.study import DONE, Cell
 

@@ -16,7 +16,7 @@ from dataset.catalog import ObjectInfo, find_object
 from dataset.layout import LABELS, image_folder, object_folder
 from errors import UserError
 from mvfa import __version__
-from mvfa.options import DEFAULT_RESAMPLES, DEFAULT_SEED
+from mvfa.defaults import DEFAULT_RESAMPLES, DEFAULT_SEED
 from mvfa.run_files import load_json
 from mvfa.shortcuts import HONEST, KNOWS
 from report.study import Study, percent

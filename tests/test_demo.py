@@ -14,7 +14,7 @@ from CLIP.weights import model_config
 from dataset.catalog import CATALOG, object_info
 from dataset.folder import list_split
 from mvfa import Detector
-from mvfa.options import DEFAULT_SEED, FEW
+from mvfa.defaults import DEFAULT_SEED, FEW
 from prediction import app_options
 from synthetic.anatomy import PAINTERS
 from synthetic.images import write_demo

@@ -10,7 +10,7 @@ from CLIP import hashing
 from CLIP.hashing import file_hash, hash_ahead, once
 from CLIP.weights import DTYPES
 from errors import UserError
-from mvfa.options import PRECISIONS
+from mvfa.defaults import PRECISIONS
 
 
 @pytest.fixture

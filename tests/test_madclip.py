@@ -26,16 +26,8 @@ from mvfa.evaluation import Evaluation, Maps, evaluate
 from mvfa.features import FeatureLoader, prepare
 from mvfa.methods import madclip
 from mvfa.methods.base import Source
-from mvfa.methods.madclip import (
-    ADAPTERS,
-    FIXED,
-    LevelAdapter,
-    MadCLIP,
-    create,
-    det_loss,
-    load,
-    seg_loss,
-)
+from mvfa.methods.madclip import ADAPTERS, FIXED, MadCLIP, create, load
+from mvfa.methods.madclip_adapters import LevelAdapter, det_loss, seg_loss
 from mvfa.methods.madclip_shots import MadclipVersions
 from mvfa.methods.madclip_text import PROMPTS, LearnedText, names
 from mvfa.predictions import Predictions

@@ -11,7 +11,8 @@ from errors import UserError
 from mvfa import Detector, calibrate_options, checkpoint, detector_file
 from mvfa.detector_file import read_description
 from mvfa.methods.catalog import MADCLIP, METHODS, MVFA, check_script
-from mvfa.options import build_parser, parse
+from mvfa.options import parse
+from mvfa.script_flags import build_parser
 from tests.detectors import random_detector, write_described
 from tests.image_sets import drawn_method
 from tests.methods import KEYS, load_mvfa

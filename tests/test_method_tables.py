@@ -12,12 +12,12 @@ import torch
 import reproduce
 from mvfa.memory import HOST_PEAK, peak_memory
 from mvfa.methods.catalog import METHODS
-from mvfa.options import build_parser
 from mvfa.protocol import recipe_sentence
 from mvfa.recipe import RECIPES
 from mvfa.run_files import read_scores
 from mvfa.run_schema import FORM
 from mvfa.schema import problem
+from mvfa.script_flags import build_parser
 from report.arguments import parse
 from report.cells import CellSpec, cell_specs
 from report.comparisons import LEVEL, reference_table, verdict

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from mvfa.options import EXAMPLES, UNUSED, build_parser, default_cache, parse
+from mvfa.defaults import EXAMPLES, UNUSED
+from mvfa.options import parse
 from mvfa.recipe import FIELDS, OWN_FLAGS, RECIPES
+from mvfa.script_flags import build_parser
+from mvfa.shared_flags import default_cache
 
 SCRIPTS = ("train_few", "test_few", "train_zero", "test_zero")
 

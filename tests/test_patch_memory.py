@@ -17,8 +17,9 @@ from errors import UserError
 from mvfa.methods import patch_memory
 from mvfa.methods.base import Source
 from mvfa.methods.dinov2 import load_dino
+from mvfa.methods.patch_images import ANGLES, prepared, rotated
 from mvfa.methods.patch_maps import grid_of
-from mvfa.methods.patch_memory import ANGLES, PatchMemory, prepared, rotated, sizes_of
+from mvfa.methods.patch_memory import PatchMemory, sizes_of
 from synthetic.dino import write_demo_dino
 from tests.conftest import listed_shots
 

@@ -13,9 +13,9 @@ from dataset.folder import ImageSet
 from dataset.medical_few import evaluation_set
 from errors import UserError
 from mvfa import engine
+from mvfa.defaults import DEFAULT_MODEL
 from mvfa.distributed import World
 from mvfa.inputs import note_published_counts
-from mvfa.options import DEFAULT_MODEL
 from synthetic.settings import MODEL as DEMO_MODEL
 from tests.script_runs import OTHERS, Runs
 

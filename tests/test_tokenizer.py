@@ -8,6 +8,7 @@ import ftfy
 import pytest
 
 from CLIP.tokenizer import VOCABULARY, encode, ids, ranks, tokenize
+from errors import UserError
 from prompt import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, sentences
 from tests.parity import REFERENCE
 
@@ -106,7 +107,7 @@ def test_rows_are_padded_to_the_longest():
 
 
 def test_a_long_sentence_is_refused():
-    with pytest.raises(ValueError, match="at most 77 fit"):
+    with pytest.raises(UserError, match="at most 77 fit"):
         tokenize(["brain " * 100])
 
 

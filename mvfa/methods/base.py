@@ -9,6 +9,7 @@ Nothing outside knows which method runs. Letters: B images of a batch, S side at
 scored, L levels, N patches, M rows of the memory bank, E token width, K shots.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Target(Protocol):
         ...
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A frozen backbone, what is trained on it (if anything), and how its features are scored.
 
     Args:
@@ -93,14 +94,14 @@ class Method(nn.Module):
     # ---------------------------------------------------------------- images to features
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """The device of the backbone."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def feature_shape(self) -> tuple[int, ...] | None:
         """Shape of one image's features; None: it depends on the image, so none are cached."""
-        raise NotImplementedError
 
     def source(self, images: ImageSource) -> ImageSource:
         """Return an image set as the method reads it: S x S, unless it wants other sizes."""
@@ -110,12 +111,12 @@ class Method(nn.Module):
         """Return an RGB image as `source` would give it: uint8 [3, S, S]."""
         return square(image, self.side)
 
+    @abstractmethod
     def features(self, images: Images) -> Tensor:
         """Compute what training does not change: images uint8, or float32 in [0, 1], to float32.
 
         Returns [B, *feature_shape] on the method's device.
         """
-        raise NotImplementedError
 
     def compile_network(self) -> None:
         """Compile what is computed of the features with torch.compile. Raises UserError."""
@@ -151,9 +152,9 @@ class Method(nn.Module):
         """Return the loss of each image [B]; its mean over a batch is what a step lowers.
 
         features [B, *feature_shape], labels [B] 0 or 1, masks [B, S, S] bool or None where the
-        images' object has none, nouns: of each image's object.
+        images' object has none, nouns: of each image's object. Only of a method that is trained.
         """
-        raise NotImplementedError
+        raise TypeError(f"nothing of {self.name} is trained")
 
     def moved(self) -> None:
         """Forget what was computed from the trained parameters: a step has moved them."""
@@ -168,9 +169,9 @@ class Method(nn.Module):
     # ---------------------------------------------------------------- scores
 
     @property
+    @abstractmethod
     def embed_dim(self) -> int:
         """E, the width of the tokens that are compared."""
-        raise NotImplementedError
 
     @property
     def bank_levels(self) -> int:
@@ -185,13 +186,17 @@ class Method(nn.Module):
         return []
 
     def map_scores(self, *, few: bool) -> bool:
-        """Return whether an image's score is the maximum of its map; `few`: with a memory bank."""
-        return self.form.fuses_maps(masks=self.masks, few=few)
+        """Return whether an image's score is the maximum of its map; `few`: with a memory bank.
+
+        MVFA's rule: few-shot with masks (SPEC section 4), unless the recipe scores by patches.
+        """
+        return self.masks and few and self.form.image_score == "mean"
 
     def bank_rows(self, image: Tensor) -> int:
         """Return how many rows an image, as `source` gives it, adds to the memory bank."""
         return 0
 
+    @abstractmethod
     def score(
         self, features: Tensor, bank: Sequence[Tensor] | None, *, maps: bool = False
     ) -> dict[str, Tensor]:
@@ -200,7 +205,6 @@ class Method(nn.Module):
         bank: L times [M, E], None without a memory branch. `maps`: patch values also where the
         object has no masks.
         """
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- files
 

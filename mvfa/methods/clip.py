@@ -117,7 +117,7 @@ class PlainClip(Method):
         probability of "abnormal" that the class token gives.
         """
         values: dict[str, Tensor] = {}
-        fused_map = self.form.fuses_maps(masks=self.masks, few=bank is not None)
+        fused_map = self.map_scores(few=bank is not None)
         mapped = self.masks or maps
         tokens = self.visual.ln_post(features[:, -1]) @ self.visual.proj  # [B, 1 + N, E]
         if mapped:
@@ -131,8 +131,7 @@ class PlainClip(Method):
             if mapped:
                 values["distance"] = distance
             if not fused_map:
-                pool = self.form.image_score
-                values["memory_scores"] = scoring.memory_scores(distance, pool, self.side)  # [B]
+                values["memory_scores"] = self.form.memory_score(distance, None, self.side)  # [B]
         return values
 
     def tensors(self) -> dict[str, Tensor]:

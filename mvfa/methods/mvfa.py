@@ -154,7 +154,7 @@ class Mvfa(Method):
         """
         values: dict[str, Tensor] = {}
         text = self.text[self.noun]
-        fused_map = self.form.fuses_maps(masks=self.masks, few=bank is not None)
+        fused_map = self.map_scores(few=bank is not None)
         heads = [head for head, used in (("seg", self.masks), ("det", not fused_map)) if used]
         tokens = self.model(features, heads)
         levels = self._scored_levels()

@@ -73,10 +73,6 @@ class WindowForm(ScoreForm):
         square = logits.unflatten(-1, (grid, grid))  # [B, 1, P, P]
         return F.interpolate(square, size=(side, side), mode="bilinear")[:, 0]
 
-    def fuses_maps(self, *, masks: bool, few: bool) -> bool:  # noqa: ARG002
-        """Return False: no image score is the maximum of a fused map."""
-        return False
-
 
 class WinClip(Method):
     """CLIP's own vision tower on an image and on its windows; nothing is trained.
@@ -170,6 +166,10 @@ class WinClip(Method):
         *levels, _ = features.split(self.parts, dim=1)
         full = [tokens[:, order.clamp(max=tokens.shape[1] - 1)] for tokens in levels]
         return scoring.normalise_bank(full)
+
+    def map_scores(self, *, few: bool) -> bool:  # noqa: ARG002
+        """Return False: images have scores of their own."""
+        return False
 
     def bank_rows(self, image: Tensor) -> int:  # noqa: ARG002  # all images are S x S
         """Return how many rows an image adds to the memory bank: N."""
