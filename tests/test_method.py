@@ -29,6 +29,7 @@ from mvfa.methods.base import Method
 from mvfa.methods.mvfa import Mvfa
 from mvfa.options import parse
 from mvfa.results import draw_pictures, write_scores
+from mvfa.score_form import ScoreForm
 from tests.conftest import listed_shots
 from tests.detectors import SETTING
 from tests.image_sets import Pictures, drawn_method, loader
@@ -248,9 +249,22 @@ def test_what_a_method_leaves_out():
 
 
 def test_a_method_without_a_bank_builds_none():
-    method = Method(MemoryOnly(SIDE, masks=True).form, SIDE, masks=True, weights=None)
+    class WithoutBank(MemoryOnly):
+        bank_levels = Method.bank_levels
+
+    method = WithoutBank(SIDE, masks=True)
     assert method.bank_levels == 0
     assert build_memory(method, None, [0]) == []
+
+
+def test_a_method_that_leaves_out_a_part_of_the_contract_cannot_be_made():
+    with pytest.raises(TypeError, match="device, embed_dim, feature_shape, features, score"):
+        Method(ScoreForm("mean", "sum"), SIDE, masks=True, weights=None)
+
+
+def test_what_is_not_trained_has_no_loss():
+    with pytest.raises(TypeError, match="nothing of patch_memory is trained"):
+        MemoryOnly(SIDE, masks=True).loss(torch.zeros(1), torch.zeros(1), None, ["Brain"])
 
 
 def test_a_method_scores_what_it_is_aimed_at(tiny):
