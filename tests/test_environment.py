@@ -5,13 +5,13 @@ import torch
 
 from errors import UserError
 from mvfa import environment
+from mvfa.accelerator import choose_device
 from mvfa.calibrate_options import parse as parse_calibrate
 from mvfa.environment import compile_network, set_up
 from mvfa.locks import released
 from mvfa.options import parse
 from mvfa.run_files import FILES
 from tests.image_sets import drawn_method
-from utils import choose_device
 
 
 def settings(monkeypatch, tmp_path, device: str, *flags: str) -> tuple:
