@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -105,13 +106,18 @@ def hold_outputs(options: Options) -> None:
 
 
 def compile_network(method: Method, options: Options, device: torch.device) -> None:
-    """Compile what follows a method's features with torch.compile if --compile asks for it.
+    """Compile a method's network with torch.compile if --compile asks for it.
 
-    Raises UserError where there is no compiler for it.
+    Raises UserError where what torch.compile needs is missing.
     """
     if not options.compile:
         return
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        remedy = "install g++ or leave the flag out"
-        raise UserError(f"--compile yes needs a C++ compiler on a CPU; {remedy}")
+    cpu = device.type == "cpu"
+    compilers = [os.environ.get("CXX", "g++")] if cpu else [os.environ.get("CC", "gcc"), "clang"]
+    if is_cuda(device) and find_spec("triton") is None:
+        raise UserError("--compile yes needs Triton on a GPU; pip install triton or leave it out")
+    if (cpu or is_cuda(device)) and not any(map(shutil.which, compilers)):
+        needed = "a C++ compiler on a CPU" if cpu else "a C compiler on a GPU"
+        remedy = f"install {compilers[0]} or leave the flag out"
+        raise UserError(f"--compile yes needs {needed}; {remedy}")
     method.compile_network()

@@ -19,6 +19,7 @@ from utils import upsample
 LOGIT_SCALE = 100.0
 NORM_FLOOR = 1e-8  # of token features in the memory branch
 CHUNK = 8_192  # bank rows compared at once in float32
+ALIGNED = 64  # tiles of a multiple of so many rows, which matrix units multiply at full rate
 TILE = 2**24  # similarities compared at once in float16: 32 MiB, which stay in a GPU's own cache
 
 
@@ -84,7 +85,7 @@ def similarity_half(patches: Tensor, rows: Tensor) -> Tensor:
     queries = flat.half()
     best = torch.full((len(flat),), -torch.inf, dtype=torch.float16, device=flat.device)
     winners = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
-    size = max(1, TILE // max(1, len(flat)))
+    size = max(ALIGNED, TILE // max(1, len(flat)) // ALIGNED * ALIGNED)
     for first in range(0, len(rows), size):
         tile = rows[first : first + size].half()  # [rows of the tile, E]
         found, where = (queries @ tile.T).max(dim=-1)  # each [B N]

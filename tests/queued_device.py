@@ -33,7 +33,4 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> TorchWithCuda:
     accelerator.copy_stream.cache_clear()
     for module in (accelerator, caches, engine, environment, evaluation, features, histograms):
         monkeypatch.setattr(module, "is_cuda", lambda _: True)
-    # a loader would pin memory itself
-    loader = features.DataLoader
-    monkeypatch.setattr(features, "DataLoader", loader)
     return seen

@@ -15,6 +15,8 @@ from tests.image_sets import CPU, Pictures, drawn_method, loader
 from tests.queued_device import queued
 from tests.test_structure import ROOT, sources, title
 
+# of a loader that would pin memory
+pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
 HOME = ROOT / "mvfa" / "accelerator.py"
 KINDS = {"cuda", "mps", "xpu", "hip"}
 IN_TEXTS = {  # where users read the names of devices, and the released code's own
