@@ -231,9 +231,7 @@ def augment(images: Tensor) -> Tensor:
     The order is transform by transform (SPEC section 4): identity, four rotations, four shifts,
     left-right flip, upside-down flip.
     """
-    from kornia.geometry.transform import hflip, vflip  # slow to import
-
     rotations = [[[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0]] for a in ROTATIONS]
     shifts = [[[1, 0, x], [0, 1, y]] for x, y in SHIFTS]
     warped = [warp(images, matrix) for matrix in rotations + shifts]
-    return torch.cat([images, *warped, hflip(images), vflip(images)])
+    return torch.cat([images, *warped, images.flip(-1), images.flip(-2)])

@@ -10,7 +10,6 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-import ftfy
 import regex
 import torch
 from torch import Tensor
@@ -62,9 +61,23 @@ def ids() -> dict[str, int]:
     return {word: i for i, word in enumerate(words)}
 
 
+def is_plain(text: str) -> bool:
+    """Return whether a text is printable ASCII without "&", of which ftfy changes nothing."""
+    return text.isascii() and text.isprintable() and "&" not in text
+
+
+def fix_unicode(text: str) -> str:
+    """Return what ftfy makes of a text: broken encodings, entities and control codes repaired."""
+    if is_plain(text):
+        return text
+    import ftfy  # not installed everywhere, and sentences of this project are plain
+
+    return ftfy.fix_text(text)
+
+
 def clean(text: str) -> str:
     """Fix Unicode, resolve HTML entities (twice, as CLIP does), collapse spaces, lower the case."""
-    fixed = html.unescape(html.unescape(ftfy.fix_text(text)))
+    fixed = html.unescape(html.unescape(fix_unicode(text)))
     return " ".join(fixed.split()).lower()
 
 

@@ -4,8 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from CLIP.weight_files import WEIGHTS_SHOWN, known_models
 from dataset.catalog import MASK_RULES, object_noun
 from dataset.intensity import intensity
@@ -27,9 +25,13 @@ WEIGHT: dict[str, Any] = {
 def default_cache() -> Path:
     """Return the user's cache folder for this program, by the conventions of the system.
 
-    For a user without a home, as in some containers, it is below the current folder.
+    For a user without a home, as in some containers, and where platformdirs is not installed, it
+    is below the current folder.
     """
-    with suppress(RuntimeError):  # older versions return a path that begins with ~ instead
+    # RuntimeError: no home; older versions return a path that begins with ~ instead
+    with suppress(RuntimeError, ImportError):
+        from platformdirs import user_cache_path
+
         if (path := user_cache_path("mvfa", appauthor=False)).is_absolute():
             return path
     return Path(".cache", "mvfa")

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from torchvision.utils import save_image
 
 from dataset.catalog import CATALOG
 from dataset.draws import TAGS
@@ -112,6 +111,8 @@ def write_sheet(path: Path, *, seed: int, side: int = 180) -> None:
 
     Each image is scaled to a square of `side` pixels.
     """
+    from torchvision.utils import save_image  # not needed for the images themselves
+
     pictures = [
         cv2.resize(
             picture(name, "test", state, index, seed=seed)[0],

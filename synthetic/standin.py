@@ -5,6 +5,7 @@ values of a tensor depend on its name alone.
 """
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +49,24 @@ def value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return draw(name, shape, gain * shape[1] ** -0.5)
 
 
+def half(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the values of one tensor, float16, as a file holds them."""
+    return value(name, shape).half()
+
+
 def write_standin(folder: Path) -> None:
-    """Write standin.pt (856 MB, float16) and adapters.pth to a folder."""
+    """Write standin.pt (856 MB, float16) and adapters.pth to a folder.
+
+    Threads draw several tensors at once, which changes no value: each has its own generator.
+    """
     with torch.device("meta"):
         shapes = {
             name: tuple(tensor.shape)
             for name, tensor in CLIP(model_config(NAME)).state_dict().items()
         }
-    state = {name: value(name, shape).half() for name, shape in shapes.items()}
+    with ThreadPoolExecutor() as pool:
+        drawn = pool.map(half, shapes, shapes.values())
+        state = dict(zip(shapes, drawn, strict=True))
     state |= {name: torch.tensor(n) for name, n in PUBLISHED_INTEGERS.items()}
     torch.save(state, folder / "standin.pt")
     adapters: dict[str, dict[str, torch.Tensor]] = {}

@@ -2,6 +2,7 @@
 
 import pwd
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -184,6 +185,11 @@ def test_flags_are_not_abbreviated():
 def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "mvfa"
+
+
+def test_without_platformdirs_the_cache_is_below_the_current_folder(monkeypatch):
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert default_cache() == Path(".cache", "mvfa")
 
 
 def test_text_features_are_cached_unless_nothing_is(tmp_path):

@@ -7,7 +7,7 @@ import random
 import ftfy
 import pytest
 
-from CLIP.tokenizer import VOCABULARY, encode, ids, ranks, tokenize
+from CLIP.tokenizer import VOCABULARY, encode, fix_unicode, ids, is_plain, ranks, tokenize
 from errors import UserError
 from prompt import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, sentences
 from tests.parity import REFERENCE
@@ -119,3 +119,20 @@ def test_prompts():
     assert len(sentences("Brain", NORMAL_STATES)) == 245
     assert len(sentences("Brain", ABNORMAL_STATES)) == 175
     assert sentences("Brain", ABNORMAL_STATES)[0] == "a bad photo of a damaged Brain."
+
+
+def test_ftfy_changes_no_plain_text():
+    """Characters alone and in pairs, and the project's sentences; without them ftfy is needed."""
+    plain = [c for c in map(chr, range(128)) if is_plain(c)]
+    assert plain == [chr(i) for i in range(32, 127) if chr(i) != "&"]
+    texts = plain + [f"a{first}{second}b" for first in plain for second in plain]
+    for noun in ("Brain", "Retina_OCT2017", "X-ray 2's"):
+        texts += sentences(noun, (*NORMAL_STATES, *ABNORMAL_STATES))
+    assert all(is_plain(text) for text in texts)
+    assert [ftfy.fix_text(text) for text in texts] == texts
+
+
+@pytest.mark.parametrize("text", ["&AMP; x", "\x1b[31mred", "a\x07b", "schÃ¶n", "a\r\nb"])
+def test_ftfy_still_repairs_other_texts(text):
+    assert not is_plain(text)
+    assert fix_unicode(text) == ftfy.fix_text(text) != text
