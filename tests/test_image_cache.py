@@ -261,11 +261,15 @@ def test_a_damaged_entry_is_made_again(picture, images, decoded, kind):
 
 
 def test_a_link_in_an_entrys_place_is_replaced_and_its_target_kept(picture, images, decoded):
-    expected = images.load(picture, SIDE)
+    """Also a link that itself, a path, is as long as an entry."""
+    side = 14
+    expected = images.load(picture, side)
     (entry,) = entries(images.folder)
-    target = entry.rename(picture.with_name("target"))
+    length = DIGEST + side**2 - len(f"{picture.parent}/")
+    target = entry.rename(picture.with_name("t" * length))
     entry.symlink_to(target)
-    assert torch.equal(images.load(picture, SIDE), expected)
+    assert entry.lstat().st_size == target.stat().st_size
+    assert torch.equal(images.load(picture, side), expected)
     assert not entry.is_symlink()
     assert target.read_bytes() == entry.read_bytes()
     assert decoded == [picture] * 2
