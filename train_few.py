@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     def score(loader: FeatureLoader, bank: list[Tensor]) -> Evaluation:
         return evaluate(predict(method, loader, bank), env.world)
 
-    trainer = Trainer(method, options.learning_rate, env.precision)
+    trainer = Trainer(method, options.learning_rate, env.precision, graphs=options.cuda_graphs)
     selection = Selection(recipe.select)
     data = [*shots.normal, *shots.abnormal, *test_set.records, *records_of(valid_sets)]
     progress = Progress(options, env, kept, trainer, generator, selection, data)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     test = partial(score, loaders.scoring(test_set, reused=recipe.select == "test"), target)
     valid = [partial(score, loaders.scoring(data, reused=True), obj) for obj, data in valid_sets]
     train_loader = loaders.training(train_set)
-    trainer = Trainer(method, options.learning_rate, env.precision)
+    trainer = Trainer(method, options.learning_rate, env.precision, graphs=options.cuda_graphs)
     selection = Selection(recipe.select, equal_replaces=True)
 
     def assess(epoch: float, step: int, *, last: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Random seed, device, atomic file writing, upsampling and augmentation.
+"""Random seed, atomic file writing, upsampling and augmentation.
 
 Letters: B images, K images of a group, C channels, P patches per side, N = P * P, S image side in
 pixels.
@@ -45,35 +45,6 @@ def set_seed(seed: int) -> torch.Generator:
     np.random.seed(seed)  # noqa: NPY002  # libraries draw from the global state
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
-
-
-def usable_devices() -> list[str]:
-    """List the types of devices that torch can use on this machine."""
-    names = ["cpu"]
-    if torch.cuda.is_available():
-        names.append("cuda")
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return names
-
-
-def choose_device(name: str | None) -> torch.device:
-    """Return the device of a name such as "cpu", "cuda:1" or "mps".
-
-    Without a name: CUDA if available, else the CPU; "mps" (Apple) is used only if named. Raises
-    UserError if the device cannot be used.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "cpu" and device.index:
-            raise ValueError("there is one CPU")  # noqa: TRY301
-        torch.zeros(1, device=device).item()  # "meta" has no numbers
-    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
-        usable = ", ".join(usable_devices())
-        raise UserError(f"--device {name!r} cannot be used here; usable: {usable}") from error
-    return device
 
 
 @cache

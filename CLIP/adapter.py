@@ -5,6 +5,7 @@ Letters: B images, N patches, D vision width, E joint width, L levels, S image s
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -127,6 +128,16 @@ class MVFA(nn.Module):
         """Return the adapters of a head, one per level."""
         return getattr(self, f"{head}_adapters")
 
+    def products(self) -> AbstractContextManager[object]:
+        """Return a context in which adapters multiply as the blocks do on a GPU.
+
+        Their weights stay in float32, and on a CPU so do their products.
+        """
+        if not self.visual.half_on_gpu:
+            return nullcontext()
+        device = self.visual.class_embedding.device.type
+        return torch.autocast(device, self.visual.dtype, cache_enabled=False)
+
     @torch.no_grad()
     def stem(self, images: Tensor) -> Tensor:
         """Compute the features before the first adapter: [B, 3, S, S] -> [B, 1 + N, D] float32.
@@ -147,11 +158,12 @@ class MVFA(nn.Module):
                 if last and head not in heads:
                     continue  # its output is neither returned nor mixed into x
                 adapter = cast(Adapter, self.adapters(head)[level])
-                t = adapter.tokens(x, projector)  # [B, 1 + N, E]
+                with self.products():
+                    t = adapter.tokens(x, projector)  # [B, 1 + N, E]
+                    if not (last or projector):
+                        outputs.append(adapter.back(t))
                 if head in heads:
                     getattr(token_features, head).append(t)
-                if not (last or projector):
-                    outputs.append(adapter.back(t))
             if last:
                 break
             if outputs:

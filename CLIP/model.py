@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MATRIX = 2  # dimensions
 HEAD_WIDTH = 64  # every published CLIP transformer has heads of this width
 
 
@@ -162,6 +163,20 @@ class VisionTransformer(nn.Module):
         self.transformer = Transformer(config.vision, activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the blocks' matrices."""
+        return next(p.dtype for p in self.transformer.parameters() if p.ndim == MATRIX)
+
+    @property
+    def half_on_gpu(self) -> bool:
+        """Whether the blocks run in half precision on a GPU; what follows them then does, too.
+
+        That is the products of the adapters and the search in the memory bank. On a CPU, where
+        half precision is no faster, they stay in float32.
+        """
+        return self.class_embedding.device.type != "cpu" and self.dtype != torch.float32
 
     def embed(self, images: Tensor) -> Tensor:
         """Compute the hidden tokens before block 1: [B, 3, S, S] float32 -> [B, 1 + N, D]."""

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import rows_methods, rows_model, rows_predict, rows_runs
 from benchmarks.measure import GROWTH_HEADERS, ROOT, ROW_HEADERS, Growth, Row, Settings
+from mvfa.accelerator import describe
 from mvfa.checkpoint import commit
 from mvfa.markdown import markdown_table
 from mvfa.memory import tune_process
@@ -81,7 +82,7 @@ def header(settings: Settings) -> str:
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "kornia", "pillow")
     )
-    device = "CPU" if settings.device == "cpu" else torch.cuda.get_device_name(settings.device)
+    device = describe(torch.device(settings.device))
     quick = ", quick settings: not meaningful" if settings.quick else ""
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     lines = [

@@ -146,8 +146,8 @@ def in_turn(
         for name, function in work.items():
             start = time.perf_counter()
             function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

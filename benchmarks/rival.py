@@ -63,8 +63,8 @@ def serve(connection: Connection, *arguments: Any) -> None:
         except EOFError:
             return
         result = getattr(server, task)(*inputs)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         connection.send(result)
 
 

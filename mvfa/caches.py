@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dataset.items import ImageSource, Item, pack_mask, unpack_masks
+from mvfa.accelerator import free_bytes, is_cuda
 from mvfa.distributed import World
 from mvfa.memory import available_memory
 from mvfa.methods.base import Method
@@ -54,9 +55,9 @@ def allocate(
     `shared`, processes that are forked from this one share it, and the device is not used.
     """
     size = dtype.itemsize * math.prod(shape)
-    on_device = device.type == "cuda" and not shared
+    on_device = is_cuda(device) and not shared
     # where too little is free after all, by a limit of the process, the next place is tried
-    if on_device and size * FREE_SHARE <= torch.cuda.mem_get_info(device)[0]:
+    if on_device and size * FREE_SHARE <= free_bytes(device):
         with suppress(RuntimeError):
             return torch.empty(shape, dtype=dtype, device=device)
     if size * FREE_SHARE <= available_memory():

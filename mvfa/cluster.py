@@ -7,24 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-import torch
 from tqdm import tqdm
 
 from errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_MIN = 24 * 60  # of a job; --cluster_options may give another
-
-
-def gpu(number: int) -> str | None:
-    """Return the CUDA device of local job `number`, as CUDA_VISIBLE_DEVICES names it; None: no GPU.
-
-    The jobs take the devices in turn.
-    """
-    count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = [name for name in visible if name] or list(map(str, range(count)))
-    return names[number % count] if count else None
 
 
 def make_executor(

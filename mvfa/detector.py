@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dataset.pixels import pixels_to_rgb, read_rgb
 from errors import UserError
+from mvfa.accelerator import exact_products, is_cuda
 from mvfa.calibration import Calibration, Threshold, default_rule, p_value, rank, threshold
 from mvfa.detector_description import damaged
 from mvfa.detector_file import Later, read_description, read_tensors, write_detector
@@ -39,7 +40,8 @@ from mvfa.methods.making import load_method
 Picture = str | Path | Image.Image | Array
 PatchValues = Callable[[Images], list[dict[str, Tensor]]]
 
-BATCH = {"cpu": 1, "cuda": 32}  # images scored at once; on a CPU more are not faster
+HOST_BATCH = 1  # images scored at once: on a CPU more are not faster
+DEVICE_BATCH = 32  # on CUDA
 
 
 class Detector:
@@ -115,6 +117,7 @@ class Detector:
         except (ArgumentTypeError, TypeError, ValueError, KeyError) as error:
             raise damaged(path, "its description cannot be read") from error
         clip_file = None if clip_path is None else Path(clip_path)
+        exact_products()
         tune_process()  # as the scripts do, so that scores are theirs to the last bit
         source = Source(
             path, clip_file, torch.device(device), precision or settings.precision, late
@@ -170,7 +173,7 @@ class Detector:
         """
         found = []
         run = partial(self._values, self.bank if bank is None else bank)
-        size = BATCH.get(self.device.type, 1)
+        size = DEVICE_BATCH if is_cuda(self.device) else HOST_BATCH
         for batch in (images[first : first + size] for first in range(0, len(images), size)):
             for rows, values in self.halving(run, batch):
                 on_host = {name: tensor.cpu() for name, tensor in values.items()}

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from errors import LostProcessError, UserError
+from mvfa.accelerator import group_backend
 
 TIMEOUT = timedelta(minutes=30)  # the first rank evaluates while the others wait
 MOST_DIGITS = 9  # of a number of processes, or a port
@@ -127,11 +128,8 @@ def join() -> World:
     environment_number("MASTER_PORT", None, 1, 65_535)
     local = environment_number("LOCAL_RANK", 0, 0)
     if not dist.is_initialized():
-        cuda = torch.cuda.is_available()
         try:
-            if cuda:
-                torch.cuda.set_device(local)
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+            dist.init_process_group(group_backend(local), timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0][:160]
             message = (

@@ -6,7 +6,7 @@ batch, L levels, E token width, M rows of the memory bank.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from errors import UserError
+from mvfa.accelerator import is_cuda, read_later, synchronize, upload
 from mvfa.console import progress
 from mvfa.features import Batch, FeatureLoader
 from mvfa.methods.base import Method
 from mvfa.predictions import Predictions, gather
+from mvfa.step_graphs import StepGraphs
 
 ADAM_BETAS = (0.5, 0.999)
 LOSS_SCALE = 2.0**12  # at the start, where the backbone is float16
@@ -30,7 +32,8 @@ class Trainer:
 
     `rate` is Adam's learning rate, `precision` the backbone's. With "fp16" the loss is scaled up
     before the backward pass and gradients down after it, since small gradients would vanish; a step
-    whose gradients overflow is left out, and the scale is reduced.
+    whose gradients overflow is left out, and the scale is reduced. With `graphs` the gradients of
+    steps of one image are captured once and replayed (mvfa/step_graphs.py).
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Trainer:
         rate: float,
         precision: str = "fp32",
         betas: tuple[float, float] = ADAM_BETAS,
+        *,
+        graphs: bool = False,
     ) -> None:
         self.method = method
         device = method.device
@@ -50,6 +55,8 @@ class Trainer:
             name: torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
             for name, parameters in self.groups.items()
         }
+        trained = [values for group in self.groups.values() for values in group]
+        self.graphs = StepGraphs(self.gradients, trained) if graphs else None
         # images without masks do not move these: what they receive from them is discarded
         self.masked_only = [name for name in self.groups if name not in method.stepped(False)]
 
@@ -74,40 +81,70 @@ class Trainer:
             optimizer.load_state_dict(content)
         self.scaler.load_state_dict(scaler)
 
-    def backward(self, batch: Batch, loader: FeatureLoader) -> float:
-        """Add up gradients of the mean loss of a step's images; return this rank's part of it.
+    def backward(self, batch: Batch, loader: FeatureLoader) -> list[Tensor]:
+        """Add up gradients of the mean loss of a step's images; return its parts on this rank.
 
-        Images of objects without masks come first, see `masked_only`.
+        Their sum is the rank's part of the loss. Images of objects without masks come first, see
+        `masked_only`.
         """
         source = loader.source
+        device = loader.device
         masked = source.masked[batch.members]
-        total = 0.0
+        parts = []
         for has_masks in (False, True):
             rows = (masked == has_masks).nonzero().squeeze(1)
             if not len(rows):
                 continue
             index = batch.members[rows]
             self._discard(self.masked_only)
-            masks = loader.masks(index.tolist()).to(loader.device) if has_masks else None
+            masks = upload(loader.masks(index.tolist()), device) if has_masks else None
             nouns = [source.nouns[i] for i in index.tolist()]
-            features = batch.features[rows.to(loader.device)]
-            labels = source.labels[index].to(loader.device)
-            losses = self.method.loss(features, labels, masks, nouns)
-            loss = losses.sum() / batch.total
-            self.scaler.scale(loss).backward()
-            total += loss.item()
+            features = batch.features
+            if len(rows) < len(batch.members):
+                features = features[upload(rows, device)]
+            labels = upload(source.labels[index], device)
+            compute = self.graphs if self.graphs and len(batch.members) == 1 else self.gradients
+            parts.append(compute(features, labels, masks, nouns, batch.total))
         if not masked.any():
             self._discard(self.masked_only)
-        return total
+        return parts
+
+    def gradients(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        masks: Tensor | None,
+        nouns: Sequence[str],
+        total: int,
+    ) -> Tensor:
+        """Add gradients of `Method.loss`, summed and divided by `total`; return that number []."""
+        loss = self.method.loss(features, labels, masks, nouns).sum() / total
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def step(self, batch: Batch, loader: FeatureLoader) -> float:
         """Make one step of the optimizers; return this rank's part of the step's mean loss.
 
         Gradients are summed over ranks. Raises UserError if the loss is not finite.
         """
-        total = self.backward(batch, loader)
-        if not math.isfinite(total):
-            raise UserError(f"the loss became {total}: {self.method.reason(batch.features)}")
+        return self.begin(batch, loader)()
+
+    def begin(self, batch: Batch, loader: FeatureLoader) -> Callable[[], float]:
+        """Make a step like `step`; return a function that returns its loss or raises.
+
+        On a CPU it raises here, before the optimizers move. A device that works through a queue is
+        not waited for: the function is called when the next step is in the queue.
+        """
+        parts = [read_later(part) for part in self.backward(batch, loader)]
+
+        def loss() -> float:
+            total = sum((part() for part in parts), 0.0)
+            if not math.isfinite(total):
+                raise UserError(f"the loss became {total}: {self.method.reason(batch.features)}")
+            return total
+
+        if not is_cuda(loader.device):
+            loss()
         masked = float(loader.source.masked[batch.members].sum())
         (any_masked,) = loader.world.total([masked], loader.device)
         for name in self.method.stepped(bool(any_masked)):
@@ -117,7 +154,7 @@ class Trainer:
         self.scaler.update()
         self._discard(self.groups)
         self.method.moved()  # on every rank, also one without an image in this step
-        return total
+        return loss
 
     def _discard(self, groups: Iterable[str]) -> None:
         """Discard the gradients of some groups."""
@@ -140,15 +177,31 @@ def train(
     total = 0.0
     steps = -(-len(order) // (loader.batch_size * loader.world.size))
     with progress(steps, description, "step", loader.world) as bar:
-        for batch in loader.batches(order):
-            loss = trainer.step(batch, loader)
-            total += loss * batch.total
+        for loss, images in losses_behind(trainer, loader, order):
+            total += loss * images
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update()
             if report is not None:
                 report(loss)
     (summed,) = loader.world.total([total], loader.device)
     return summed / len(order)
+
+
+def losses_behind(
+    trainer: Trainer, loader: FeatureLoader, order: Sequence[int]
+) -> Iterator[tuple[float, int]]:
+    """Yield the loss and the number of images of each step, when the next one has begun.
+
+    A device is thus never without work while its numbers are read.
+    """
+    waiting: tuple[Callable[[], float], int] | None = None
+    for batch in loader.batches(order):
+        begun = trainer.begin(batch, loader), batch.total
+        if waiting is not None:
+            yield waiting[0](), waiting[1]
+        waiting = begun
+    if waiting is not None:
+        yield waiting[0](), waiting[1]
 
 
 @torch.no_grad()
@@ -202,5 +255,6 @@ def predict(
                 for name, values in scored.items():
                     predictions.append(name, values, capacity)
             bar.update(len(batch.members))
+    synchronize(loader.device)
     predictions.seconds = time.perf_counter() - started
     return gather(predictions, loader, method.masks)

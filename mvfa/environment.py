@@ -4,11 +4,13 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from errors import UserError
+from mvfa.accelerator import choose_device, default_precision, exact_products, is_cuda
 from mvfa.console import note
 from mvfa.distributed import World, join
 from mvfa.locks import hold_file, hold_folder
@@ -16,7 +18,7 @@ from mvfa.memory import shared_memory, tune_process
 from mvfa.methods.base import Method
 from mvfa.options import Options
 from mvfa.run_files import FILES
-from utils import choose_device, writable
+from utils import writable
 
 PASSED_ON = 3  # batches of a worker that wait in shared memory: two made ahead, and one in use
 
@@ -59,13 +61,16 @@ def set_up(options: Options) -> Environment:
     device = choose_device(options.device)
     if world.first:
         hold_outputs(options)
-    cuda = device.type == "cuda"
+    exact_products()
+    cuda = is_cuda(device)
+    if options.cuda_graphs and not cuda:
+        raise UserError(f"--cuda_graphs yes needs a CUDA device; got {device}; leave the flag out")
     test_batch_size = options.test_batch_size or (32 if cuda else 8)
     workers = options.workers if options.workers is not None else (4 if cuda else 0)
     batch_size = max(test_batch_size, options.batch_size)
     return Environment(
         device=device,
-        precision=options.precision or ("fp16" if cuda else "fp32"),
+        precision=options.precision or default_precision(device),
         workers=fitting_workers(workers, batch_size * 3 * options.img_size**2, world),
         test_batch_size=test_batch_size,
         world=world,
@@ -101,13 +106,18 @@ def hold_outputs(options: Options) -> None:
 
 
 def compile_network(method: Method, options: Options, device: torch.device) -> None:
-    """Compile what follows a method's features with torch.compile if --compile asks for it.
+    """Compile a method's network with torch.compile if --compile asks for it.
 
-    Raises UserError where there is no compiler for it.
+    Raises UserError where what torch.compile needs is missing.
     """
     if not options.compile:
         return
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        remedy = "install g++ or leave the flag out"
-        raise UserError(f"--compile yes needs a C++ compiler on a CPU; {remedy}")
+    cpu = device.type == "cpu"
+    compilers = [os.environ.get("CXX", "g++")] if cpu else [os.environ.get("CC", "gcc"), "clang"]
+    if is_cuda(device) and find_spec("triton") is None:
+        raise UserError("--compile yes needs Triton on a GPU; pip install triton or leave it out")
+    if (cpu or is_cuda(device)) and not any(map(shutil.which, compilers)):
+        needed = "a C++ compiler on a CPU" if cpu else "a C compiler on a GPU"
+        remedy = f"install {compilers[0]} or leave the flag out"
+        raise UserError(f"--compile yes needs {needed}; {remedy}")
     method.compile_network()

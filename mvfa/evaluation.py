@@ -6,7 +6,7 @@ N patches, S image side.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from errors import UserError
 from mvfa import scoring
+from mvfa.accelerator import is_cuda, upload
 from mvfa.distributed import World
 from mvfa.histograms import Histogram, StreamingHistogram
 from mvfa.memory import large_blocks_returned
@@ -22,7 +23,8 @@ from mvfa.metrics import auroc, f1_at, image_auroc
 from mvfa.predictions import PATCH_VALUES, Predictions
 
 FUSION = (0.5, 0.5)  # weights of the text and the memory branch
-BLOCK = 8  # images whose full-size maps exist at once
+HOST_BLOCK = 8  # images whose full-size maps exist at once
+DEVICE_BLOCK = 64  # on a GPU, which would wait for the launches of smaller blocks
 
 Range = tuple[float, float]
 Three = tuple[Tensor | None, Tensor | None, Tensor]  # of text, of memory, final
@@ -129,12 +131,13 @@ class Maps:
         stored = self.distance if self.logits is None else self.logits
         assert stored is not None, "maps were not asked for"
         self.images = len(stored)
+        self.device = stored.device
         self.text_range = None
         self.memory_range = None
         if self.logits is not None:
-            self.text_range = self._range(self._text(block) for block in self._blocks())
+            self.text_range = self._range(self._text)
         if self.distance is not None:
-            self.memory_range = self._range(self._memory(block) for block in self._blocks())
+            self.memory_range = self._range(self._memory)
         self.weights = FUSION
         self.line = (1.0, 0.0)  # to maps as `constants` give them
         if constants is not None:
@@ -144,10 +147,10 @@ class Maps:
             if len(own) > 1:
                 self.weights = fusion_weights(own, known)
 
-    def _blocks(self) -> Iterator[slice]:
-        """Yield images in blocks, each a sample of the whole set: every k-th image."""
-        step = -(-self.images // BLOCK)
-        return (slice(start, None, step) for start in range(step))
+    def _blocks(self) -> list[slice]:
+        """Return images in blocks, each a sample of the whole set: every k-th image."""
+        step = -(-self.images // (DEVICE_BLOCK if is_cuda(self.device) else HOST_BLOCK))
+        return [slice(start, None, step) for start in range(step)]
 
     def _text(self, block: slice) -> Tensor:
         assert self.logits is not None
@@ -158,12 +161,16 @@ class Maps:
         sizes = None if self.sizes is None else self.sizes[block]
         return self.form.memory_map(self.distance[block], sizes, self.side)
 
-    @staticmethod
-    def _range(maps: Iterator[Tensor]) -> Range:
-        # Numbers, not tensors: small long-lived tensors between large short-lived ones fragment the
-        # heap (measured: gigabytes).
-        ranges = [tuple(value.item() for value in block.aminmax()) for block in maps]
-        return min(low for low, _ in ranges), max(high for _, high in ranges)
+    def _range(self, maps: Callable[[slice], Tensor]) -> Range:
+        blocks = self._blocks()
+        # One tensor, made before the maps: small long-lived tensors between large short-lived ones
+        # fragment the heap (measured: gigabytes). It is read once: a device is not waited for.
+        ends = torch.empty(2, len(blocks), device=self.device)
+        for column, block in enumerate(blocks):
+            low, high = maps(block).aminmax()
+            ends[0, column] = low
+            ends[1, column] = high
+        return ends[0].min().item(), ends[1].max().item()
 
     def block(self, block: slice) -> Three:
         """Return text, memory and final map of some images, each [B, S, S] in [0, 1].
@@ -263,14 +270,14 @@ def joined(parts: Sequence[Constants]) -> Constants:
 def scan_maps(maps: Maps, predictions: Predictions) -> tuple[StreamingHistogram, Tensor]:
     """Return the pixels of final maps, and maxima [3, n] of text, memory and final maps."""
     pixels = StreamingHistogram()
-    maxima = torch.zeros(3, len(predictions.labels))
+    maxima = torch.zeros(3, len(predictions.labels), device=maps.device)
     for block, scaled in maps:
         final = scaled[2]
-        pixels.update(final, predictions.block_masks(block).to(final.device))
+        pixels.update(final, upload(predictions.block_masks(block), final.device))
         for row, values in zip(maxima, scaled, strict=True):
             if values is not None:
-                row[block] = values.amax(dim=(1, 2)).cpu()
-    return pixels, maxima
+                row[block] = values.amax(dim=(1, 2))
+    return pixels, maxima.cpu()
 
 
 def dice_at(pixels: Histogram, threshold: float | None, line: tuple[float, float]) -> float | None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataset.items import ImageSource, Item, joined, unpack_masks
 from errors import UserError
+from mvfa.accelerator import is_cuda, upload
 from mvfa.caches import DecodedImages, allocate, divide, feature_bytes
 from mvfa.distributed import World
 from mvfa.halving import Halving
@@ -45,7 +46,7 @@ def prepare(images: Tensor, device: torch.device, scaling: str = "none") -> Tens
 
     `scaling`: "none" leaves them in [0, 1], "clip" applies CLIP's mean and standard deviation.
     """
-    images = images.to(device, non_blocking=True)
+    images = upload(images, device)
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     if scaling == "clip":
         # imported here: slow to import, and the default recipe does not need it
@@ -148,15 +149,15 @@ class FeatureLoader:
         images = range(len(self.source)) if order is None else order
         steps = self.world.share(images, size or self.batch_size)
         store = self._ensure_store()
-        missing = [not all(self.cached[i] for i in group) for group, _ in steps]
+        missing = [not bool(self.cached[group].all()) for group, _ in steps]
         computed = self._compute([step[0] for step, new in zip(steps, missing, strict=True) if new])
         for (group, total), new in zip(steps, missing, strict=True):
+            members = torch.tensor(group, dtype=torch.int64)
             if new:
                 features = next(computed)
             else:
-                rows = torch.tensor(group, dtype=torch.int64, device=store.device)
-                features = store[rows].to(self.device)
-            yield Batch(torch.tensor(group, dtype=torch.int64), features, total)
+                features = upload(store[upload(members, store.device)], self.device)
+            yield Batch(members, features, total)
 
     def fill(self, order: Sequence[int], size: int) -> None:
         """Compute the features of some images, `size` at a time, as far as they can be cached."""
@@ -189,7 +190,7 @@ class FeatureLoader:
             num_workers=workers,
             collate_fn=collate,
             multiprocessing_context=CONTEXT if workers else None,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=is_cuda(self.device),
         )
         for loaded in loader:
             if isinstance(loaded, Exception):
@@ -229,7 +230,12 @@ class FeatureLoader:
 
     def _cache(self, members: list[int], features: Tensor) -> None:
         store = self._ensure_store()
-        for i, image_features in zip(members, features, strict=True):
-            if i < len(store) and not self.cached[i]:
-                store[i] = image_features
-                self.cached[i] = True
+        rows = torch.tensor(members)
+        new = ((rows < len(store)) & ~self.cached[rows]).nonzero().squeeze(1)
+        if not len(new):
+            return
+        if len(new) < len(rows):
+            rows = rows[new]
+            features = features[upload(new, features.device)]
+        store[upload(rows, store.device)] = features.to(store.device)
+        self.cached[rows] = True

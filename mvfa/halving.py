@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
+from mvfa.accelerator import release_memory
 from mvfa.console import note
 from mvfa.distributed import World
 from mvfa.system_errors import is_device_memory
@@ -55,6 +55,5 @@ class Halving:
         if self.largest is None:
             note("the memory of the device is full: images are scored in smaller parts", self.world)
         self.largest = -(-len(part) // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
         return None

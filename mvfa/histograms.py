@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dataset.check import check_labels
 from errors import UserError
+from mvfa.accelerator import is_cuda
 
 EXACT_LIMIT = 2**19  # scores that are sorted; more go into bins
 BINS = 2**20  # distributed by where the scores are
@@ -111,15 +112,14 @@ class StreamingHistogram:
         self.bins: AdaptiveBins | None = None
         self.counts: Tensor  # int64 [bins, 2]: negatives and positives
         self.region_weights: Tensor | None = None  # float64 [bins]
+        self.fine: Tensor | None = None  # bool [] on a GPU: whether all scores were in [0, 1]
 
     def update(self, scores: Tensor, labels: Tensor, region_weights: Tensor | None = None) -> None:
         """Add scores float32 in [0, 1] and labels bool of one shape, and a weight per positive.
 
-        Raises UserError for a score that is not in [0, 1].
+        Raises UserError for a score that is not in [0, 1]; `histogram` does so for those of a GPU.
         """
-        low, high = scores.aminmax()
-        if not (low >= 0 and high <= 1):
-            raise UserError(NOT_FINITE)
+        scores = self._checked(scores)
         # adding zero turns minus zero into zero
         block = (scores.flatten() + 0.0, labels.flatten(), region_weights)
         if self.bins is not None:
@@ -128,6 +128,20 @@ class StreamingHistogram:
         self.held.append(block)
         if sum(len(held) for held, _, _ in self.held) > self.exact_limit:
             self._start_bins(scores.device, weighted=region_weights is not None)
+
+    def _checked(self, scores: Tensor) -> Tensor:
+        """Return scores that are all in [0, 1]; raise UserError if they are not.
+
+        A GPU is not waited for: what is wrong becomes 0, and `histogram` raises.
+        """
+        low, high = scores.aminmax()
+        if not is_cuda(scores.device):
+            if not (low >= 0 and high <= 1):
+                raise UserError(NOT_FINITE)
+            return scores
+        fine = (low >= 0) & (high <= 1)
+        self.fine = fine if self.fine is None else self.fine & fine
+        return scores.nan_to_num(nan=0.0).clamp(0, 1)
 
     def _start_bins(self, device: torch.device, weighted: bool) -> None:
         """Make the bins for the scores held so far, and count these."""
@@ -151,6 +165,8 @@ class StreamingHistogram:
 
     def histogram(self) -> Histogram:
         """Return the histogram of everything added. Raises UserError if a label is missing."""
+        if self.fine is not None and not self.fine:
+            raise UserError(NOT_FINITE)
         if self.bins is None:
             scores, labels, weights = zip(*self.held, strict=True)
             given = [weight for weight in weights if weight is not None]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from mvfa import cgroups
+from mvfa import accelerator, cgroups
 
 M_TRIM_THRESHOLD = -1  # of malloc.h
 M_MMAP_THRESHOLD = -3
@@ -44,11 +44,10 @@ def shared_memory() -> int | None:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Return the peak memory of this process, and of its CUDA device if it has one, in bytes."""
+    """Return the peak memory of this process, and of a device that counts it, in bytes."""
     peak = {"host": peak_host_memory()}
-    if device.type == "cuda":
-        peak["cuda"] = torch.cuda.max_memory_allocated(device)
-    return peak
+    own = accelerator.peak_bytes(device)
+    return peak if own is None else {**peak, device.type: own}
 
 
 def forget_peak_memory() -> None:
@@ -57,9 +56,7 @@ def forget_peak_memory() -> None:
     A system other than Linux keeps the peak of the process.
     """
     gc.collect()
-    if torch.cuda.is_initialized():
-        for device in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(device)
+    accelerator.forget_peak()
     with suppress(*MISSING_MALLOPT):
         ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept is not of the next run
     with suppress(OSError):

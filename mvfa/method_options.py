@@ -56,7 +56,7 @@ def check_uses(method: str, values: dict[str, Any]) -> None:
     given = [name for name in given if name not in OWN_FLAGS]
     given += ["score_levels"] if values.get("score_levels") else []
     given += ["features_list"] if tuple(values["features_list"]) != LEVELS else []
-    given += [name for name in ("compile", "pack") if values.get(name)]
+    given += [name for name in ("compile", "pack", "cuda_graphs") if values.get(name)]
     given += ["recipe"] if values["recipe"] == APRIL_GAN else []
     given += ["ckpt"] if values.get("ckpt") and not METHODS[method].keys else []
     if unused := [name for name in given if name not in uses]:

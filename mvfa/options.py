@@ -63,6 +63,7 @@ class Options:
     epoch: int = 0
     train_objects: tuple[str, ...] | None = None
     pack: bool | None = None
+    cuda_graphs: bool = False
     save_model: int = 0
     init: Path | None = None
     resume: bool = True

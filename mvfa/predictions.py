@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dataset.items import joined, padded, unpack_masks
+from mvfa.accelerator import has_float64
 from mvfa.features import FeatureLoader
 from mvfa.score_form import ScoreForm
 
@@ -54,7 +55,7 @@ class Predictions:
         All memory is taken at once, for `capacity` images: small long-lived tensors between large
         short-lived ones fragment the heap (measured: gigabytes).
         """
-        if values.device.type == "mps":  # has no float64, which metrics need
+        if not has_float64(values.device):  # which metrics need
             values = values.cpu()
         stored = getattr(self, name)
         if stored is None:

@@ -18,7 +18,9 @@ from utils import upsample
 
 LOGIT_SCALE = 100.0
 NORM_FLOOR = 1e-8  # of token features in the memory branch
-CHUNK = 8_192  # bank rows compared at once
+CHUNK = 8_192  # bank rows compared at once in float32
+ALIGNED = 64  # tiles of a multiple of so many rows, which matrix units multiply at full rate
+TILE = 2**24  # similarities compared at once in float16: 32 MiB, which stay in a GPU's own cache
 
 
 def text_logits(tokens: Sequence[Tensor], text: Tensor) -> Tensor:
@@ -43,18 +45,53 @@ def normalise_bank(tokens: Sequence[Tensor], class_token: bool = True) -> list[T
 
 
 def memory_distance(
-    tokens: Sequence[Tensor], bank: Sequence[Tensor], reduction: str = "sum"
+    tokens: Sequence[Tensor],
+    bank: Sequence[Tensor],
+    reduction: str = "sum",
+    *,
+    half: bool = False,
 ) -> Tensor:
     """Return each patch's cosine distance to the nearest bank row, over levels: [B, N] float32.
 
-    `tokens`: L times [B, 1 + N, E]; `bank`: L times [M, E] of norm 1, searched in blocks.
+    `tokens`: L times [B, 1 + N, E]; `bank`: L times [M, E] of norm 1. `half`: the nearest row is
+    searched in float16, see `similarity_half`.
     """
+    similarity = similarity_half if half else similarity_exact
     distances = []
     for level, rows in zip(tokens, bank, strict=True):
         patches = F.normalize(level[:, 1:].float(), dim=-1, eps=NORM_FLOOR)  # [B, N, E]
-        nearest = [(patches @ block.T).amax(dim=-1) for block in rows.split(CHUNK)]
-        distances.append(1 - torch.stack(nearest).amax(dim=0))
+        distances.append(1 - similarity(patches, rows))
     return over_levels(torch.stack(distances, dim=1), reduction)
+
+
+def similarity_exact(patches: Tensor, rows: Tensor) -> Tensor:
+    """Return the similarity to the nearest row: [B, N, E], [M, E] -> [B, N] float32.
+
+    Both are of norm 1. Computed in float32, a block of rows at a time.
+    """
+    nearest = [(patches @ block.T).amax(dim=-1) for block in rows.split(CHUNK)]
+    return torch.stack(nearest).amax(dim=0)
+
+
+def similarity_half(patches: Tensor, rows: Tensor) -> Tensor:
+    """Return what `similarity_exact` does, of the row that is nearest in float16.
+
+    Tile by tile of the rows the best similarity so far and its row are kept, so that at most TILE
+    similarities exist at once, however large the bank. That row's similarity is then computed
+    again in float32: it is never above the exact value, and below it by at most twice the error
+    of a float16 similarity (docs/speed.md).
+    """
+    flat = patches.flatten(0, 1)  # [B N, E]
+    queries = flat.half()
+    best = torch.full((len(flat),), -torch.inf, dtype=torch.float16, device=flat.device)
+    winners = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
+    size = max(ALIGNED, TILE // max(1, len(flat)) // ALIGNED * ALIGNED)
+    for first in range(0, len(rows), size):
+        tile = rows[first : first + size].half()  # [rows of the tile, E]
+        found, where = (queries @ tile.T).max(dim=-1)  # each [B N]
+        winners = torch.where(found > best, where + first, winners)
+        best = torch.maximum(found, best)
+    return (flat * rows[winners]).sum(dim=-1).view(patches.shape[:2])  # [B N] -> [B, N]
 
 
 def text_map(logits: Tensor, side: int, reduction: str = "sum") -> Tensor:

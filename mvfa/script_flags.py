@@ -118,6 +118,12 @@ def add_training(parser: Parser, rate: str) -> None:
         None,
         shown="yes for steps of one image on an Intel CPU with 16 GB and a torch with MKL",
     )
+    flags.yes_no(
+        "cuda_graphs",
+        "capture the kernels of a step of one image once and launch them together: for a GPU that "
+        "waits for the CPU; MVFA's steps only",
+        False,
+    )
     flags.add("save_model", "0: write no checkpoint", 1, type=int, choices=[0, 1])
     flags.add("init", "adapters to start from", shown="drawn by --seed", type=Path, metavar="FILE")
     flags.yes_no(

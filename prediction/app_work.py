@@ -12,6 +12,7 @@ from threading import Lock, Timer
 from typing import TypeVar
 
 from errors import UserError
+from mvfa.accelerator import choose_device
 from mvfa.detector import Detector
 from mvfa.detector_result import Result
 from prediction.app_case import Case, make_case, read_source, score_slices
@@ -19,7 +20,6 @@ from prediction.app_options import AppOptions
 from prediction.app_upload import Limits, Uploads, check_size
 from prediction.discovery import Source
 from prediction.reading import Reading
-from utils import choose_device
 
 KEPT_AFTER_CLOSING = 600.0  # seconds, since a connection may be lost and come back
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from mvfa.accelerator import choose_device
 from mvfa.detector import Detector
 from prediction.discovery import IMAGE, Source
 from prediction.options import PredictOptions
-from utils import choose_device
 
 
 def load_detector(options: PredictOptions, sources: Sequence[Source]) -> Detector:

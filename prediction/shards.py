@@ -4,7 +4,8 @@ import os
 from functools import partial
 
 from errors import UserError
-from mvfa.cluster import gpu, lost, make_executor, wait_for
+from mvfa.accelerator import visible_device
+from mvfa.cluster import lost, make_executor, wait_for
 from mvfa.flags import cluster_option
 from prediction.options import PredictOptions
 from prediction.records import finished
@@ -46,7 +47,9 @@ def submit(options: PredictOptions, total: int) -> None:
     local = options.cluster != "slurm"
     running = [
         executor.submit(
-            partial(run_shard, options, shard, options.jobs, gpu(shard) if local else None)
+            partial(
+                run_shard, options, shard, options.jobs, visible_device(shard) if local else None
+            )
         )
         for shard in range(options.jobs)
     ]

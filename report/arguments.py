@@ -251,11 +251,11 @@ def given_flags(values: argparse.Namespace, *names: str) -> list[str]:
 
 def default_precision(device: str | None) -> str:
     """Return the precision of the runs on a device; None means CUDA where there is one."""
-    if device is None:
-        import torch  # slow, and only needed here
+    import torch  # slow, and only needed here
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return "fp16" if device.startswith("cuda") else "fp32"
+    from mvfa import accelerator
+
+    return accelerator.default_precision(torch.device(device or accelerator.default_device()))
 
 
 def training_flags(values: argparse.Namespace) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import submitit
 
-from mvfa.cluster import gpu, lost, make_executor, wait_for
+from mvfa.accelerator import visible_device
+from mvfa.cluster import lost, make_executor, wait_for
 from report.arguments import Request
 from report.job import Job, to_run
 
@@ -39,7 +40,7 @@ def submit(
     ]
     local = request.cluster != "slurm"
     running = [
-        executor.submit(perform, share, gpu=gpu(i) if local else None)
+        executor.submit(perform, share, gpu=visible_device(i) if local else None)
         for i, share in enumerate(shares)
     ]
     all_tests = [test for share in shares for tests in share.values() for test in tests]

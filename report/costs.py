@@ -26,7 +26,7 @@ COST_COLUMNS = (
 def peak(metrics: Mapping[str, Any]) -> tuple[float | None, str]:
     """Return the peak memory of a run in MiB, and whose it is: the GPU's if it used one."""
     peaks = metrics.get("peak_memory_bytes") or {}
-    name = "cuda" if "cuda" in peaks else "host"
+    name = next((name for name in peaks if name != "host"), "host")  # the device's, if counted
     value = number(peaks.get(name))
     return (None, "") if value is None else (value / MIB, name)
 

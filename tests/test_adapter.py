@@ -4,11 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from CLIP.adapter import MVFA
+from CLIP.adapter import HEADS, MVFA
+from CLIP.model import VisionTransformer
 from CLIP.weights import create_model
 from errors import UserError
+from mvfa.engine import build_memory, predict
 from tests.conftest import TOLERANCE, released_form
-from tests.image_sets import LEVELS, Pictures, drawn_adapters
+from tests.image_sets import LEVELS, Pictures, drawn_adapters, drawn_method, loader
+
+TOLERANCE_HALF = {"fp32": 0.0, "bf16": 2e-2, "fp16": 2e-3}  # of norms
 
 
 def test_adapters_start_as_linear_layers_do(tiny):
@@ -88,3 +92,59 @@ def test_half_precision_stays_near(tiny_path, precision):
     for a, b in zip(*tokens, strict=True):
         assert b.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=0.1, atol=0.1)
+
+
+def on_a_gpu(monkeypatch) -> None:
+    """Take a half-precision tower on the CPU for one on a GPU."""
+    half = property(lambda visual: visual.dtype != torch.float32)
+    monkeypatch.setattr(VisionTransformer, "half_on_gpu", half)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_adapters_multiply_in_float32_on_a_cpu(tiny_path, precision):
+    clip = create_model(None, tiny_path, image_size=32, precision=precision)
+    mvfa = drawn_adapters(clip)
+    tokens = mvfa(mvfa.stem(Pictures(2).images))
+    assert {t.dtype for head in tokens for t in head} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_they_multiply_as_the_blocks_do(monkeypatch, tiny_path, precision):
+    """Weights and gradients stay in float32, and so does the residual path."""
+    clip = create_model(None, tiny_path, image_size=32, precision=precision)
+    mvfa = drawn_adapters(clip)
+    features = mvfa.stem(Pictures(2).images)
+    plain = mvfa(features)
+    on_a_gpu(monkeypatch)
+    tokens = mvfa(features)
+    expected = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert {t.dtype for head in tokens for t in head} == {expected}
+    for head, own in zip(plain, tokens, strict=True):
+        for a, b in zip(head, own, strict=True):
+            difference = (a - b.float()).norm() / a.norm()
+            assert difference <= TOLERANCE_HALF[precision]
+            assert (difference > 0) == (precision != "fp32")
+    sum(t.float().mean() for head in tokens for t in head).backward()
+    for head in HEADS:
+        gradients = [p.grad for p in mvfa.adapters(head).parameters() if p.grad is not None]
+        assert {g.dtype for g in gradients} == {torch.float32}
+        assert all(g.isfinite().all() for g in gradients)
+
+
+def test_scores_of_a_gpus_half_precision_are_near(monkeypatch, tiny_path):
+    """The adapters' products and the search both run in half; maps and scores are float32."""
+    pictures = Pictures(8, masked="all")
+    results = []
+    for half in (False, True):
+        clip = create_model(None, tiny_path, image_size=32, precision="fp16" if half else "fp32")
+        method = drawn_method(clip)
+        if half:
+            on_a_gpu(monkeypatch)
+        batches = loader(method, pictures)
+        bank = build_memory(method, batches, [0, 2])
+        results.append(predict(method, batches, bank))
+    exact, near = results
+    assert near.distance.dtype == near.logits.dtype == torch.float32
+    torch.testing.assert_close(near.distance, exact.distance, rtol=0, atol=5e-3)
+    assert not torch.equal(near.distance, exact.distance)
+    torch.testing.assert_close(near.logits, exact.logits, rtol=0, atol=0.3)  # of up to 100

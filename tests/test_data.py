@@ -16,7 +16,7 @@ from dataset.medical_zero import others, zero_shot_set
 from dataset.shots import Shots, choose_shots
 from errors import UserError
 from tests.conftest import listed_shots, random_shots
-from utils import augment, choose_device, usable_devices
+from utils import augment
 
 BENCHMARK_NAMES = ["Brain", "Liver", "Retina_RESC", "Retina_OCT2017", "Chest", "Histopathology"]
 
@@ -160,20 +160,6 @@ def test_zero_shot_set_leaves_its_object_out(demo_root):
     assert train.masked.sum() == 20
     assert len(others("Liver")) == 5
     assert len(others("Thyroid")) == 6
-
-
-def test_an_unusable_device_is_refused():
-    with pytest.raises(UserError, match="--device 'nonsense' cannot be used here; usable: cpu"):
-        choose_device("nonsense")
-    assert choose_device("cpu").type == "cpu"
-
-
-def test_every_usable_device_can_be_named(monkeypatch):
-    assert [choose_device(name).type for name in usable_devices()] == usable_devices()
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert "mps" in usable_devices()
-    if not torch.cuda.is_available():
-        assert choose_device(None).type == "cpu"  # mps is used only if named
 
 
 def test_image_sets_know_their_nouns(demo_root):

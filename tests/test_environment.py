@@ -5,13 +5,13 @@ import torch
 
 from errors import UserError
 from mvfa import environment
+from mvfa.accelerator import choose_device
 from mvfa.calibrate_options import parse as parse_calibrate
 from mvfa.environment import compile_network, set_up
 from mvfa.locks import released
 from mvfa.options import parse
 from mvfa.run_files import FILES
 from tests.image_sets import drawn_method
-from utils import choose_device
 
 
 def settings(monkeypatch, tmp_path, device: str, *flags: str) -> tuple:
@@ -102,5 +102,25 @@ def test_compilation_needs_a_compiler(monkeypatch, tiny, tmp_path):
     cpu = torch.device("cpu")
     arguments = f"--obj Brain --out {tmp_path}".split()
     compile_network(method, parse("test_few", arguments), cpu)
-    with pytest.raises(UserError, match=r"--compile yes needs a C\+\+ compiler on a CPU"):
-        compile_network(method, parse("test_few", [*arguments, "--compile", "yes"]), cpu)
+    options = parse("test_few", [*arguments, "--compile", "yes"])
+    with pytest.raises(UserError, match=r"--compile yes needs a C\+\+ compiler on a CPU; install"):
+        compile_network(method, options, cpu)
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(environment, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="--compile yes needs Triton on a GPU; pip install triton"):
+        compile_network(method, options, cuda)
+    monkeypatch.setattr(environment, "find_spec", lambda name: name)
+    with pytest.raises(UserError, match="--compile yes needs a C compiler on a GPU; install gcc"):
+        compile_network(method, options, cuda)
+
+
+def test_with_compilers_the_network_is_compiled(monkeypatch, tiny, tmp_path):
+    compiled = []
+    method = drawn_method(tiny)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: name)
+    monkeypatch.setattr(environment, "find_spec", lambda name: name)
+    monkeypatch.setattr(method, "compile_network", lambda: compiled.append(0))
+    options = parse("test_few", f"--obj Brain --out {tmp_path} --compile yes".split())
+    for name in ("cpu", "cuda", "mps"):
+        compile_network(method, options, torch.device(name))
+    assert len(compiled) == 3

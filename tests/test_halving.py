@@ -108,10 +108,10 @@ def test_a_training_step_is_one_line(tiny, small_device):
 def test_a_detector_scores_in_parts(tiny_path, capsys, small_device, monkeypatch):
     detector = random_detector(tiny_path)
     images = random_images(6, 32)
-    monkeypatch.setattr("mvfa.detector.BATCH", {"cpu": 2})
+    monkeypatch.setattr("mvfa.detector.HOST_BATCH", 2)
     expected = detector.patch_values(images)
     small_device(detector.method.model, "stem", 2)
-    monkeypatch.setattr("mvfa.detector.BATCH", {"cpu": 4})
+    monkeypatch.setattr("mvfa.detector.HOST_BATCH", 4)
     found = detector.patch_values(images)
     assert capsys.readouterr().err == WORDS
     for one, other in zip(expected, found, strict=True):

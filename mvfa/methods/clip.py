@@ -127,7 +127,9 @@ class PlainClip(Method):
         if bank is not None:
             levels = [features[:, level] for level in self.scored]
             rows = [bank[level] for level in self.scored]
-            distance = scoring.memory_distance(levels, rows, self.form.level_reduction)  # [B, N]
+            distance = scoring.memory_distance(
+                levels, rows, self.form.level_reduction, half=self.visual.half_on_gpu
+            )  # [B, N]
             if mapped:
                 values["distance"] = distance
             if not fused_map:

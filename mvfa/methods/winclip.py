@@ -239,8 +239,7 @@ def distance(tokens: Tensor, rows: Tensor) -> Tensor:
     `rows` have norm 1. A distance that rounds to less than 0 is 0: its inverse is summed.
     """
     unit = F.normalize(tokens, dim=-1, eps=scoring.NORM_FLOOR)
-    nearest = [(unit @ block.T).amax(dim=-1) for block in rows.split(scoring.CHUNK)]
-    return ((1 - torch.stack(nearest).amax(dim=0)) / 2).clamp_min(0)
+    return ((1 - scoring.similarity_exact(unit, rows)) / 2).clamp_min(0)
 
 
 def window_sentences(noun: str) -> list[list[str]]:
