@@ -19,15 +19,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_device as accelerator
 from benchmarks import gpu_parity, gpu_rival, gpu_run, gpu_speed, gpu_steps
 from benchmarks.gpu_lab import Setting, cores
 from benchmarks.gpu_rows import Row, head
 from benchmarks.gpu_worker import Stage, Worker
 from benchmarks.measure import ROOT
 from errors import UserError
+from mvfa.accelerator import choose_device, describe, usable_devices
 from mvfa.cli import command
-from utils import choose_device, usable_devices
 
 OUT = ROOT / ".cache" / "gpu.md"
 BUDGET = 480.0  # seconds
@@ -50,8 +49,7 @@ STAGES = (  # by worth
     Stage("run", gpu_run.whole_run, RUN),
 )
 PRECISIONS = (
-    "fp32 is without TF32; fp16 and bf16 are those of the backbone, all else is float32, with TF32 "
-    "where the program allows it"
+    "fp32 is without TF32; with fp16 and bf16 (the backbone's) all else is as the program has it"
 )
 LEGEND = (
     "Times are medians after one call that does not count, with the device synchronized before "
@@ -120,7 +118,7 @@ def header(setting: Setting) -> str:
     used = f"{cores()} of {os.cpu_count()} cores usable, {torch.get_num_threads()} threads"
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {tree()}",
-        f"{accelerator.describe(device)}; {driver()}",
+        f"{describe(device)}; {driver()}",
         f"{processor()}, {used}",
         f"Python {platform.python_version()}, {packages}",
         f"{weights}, {setting.sizes.side} x {setting.sizes.side} pixels",

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import gpu_device as accelerator
 from CLIP.adapter import MVFA
 from CLIP.model import CLIP
 from CLIP.weights import create_model, load_network
@@ -25,6 +24,7 @@ from dataset.catalog import object_info
 from dataset.items import Item, pack_mask
 from dataset.medical_few import THRESHOLD, eleven_versions
 from dataset.pixels import resize, square
+from mvfa.accelerator import exact_products, forget_peak, peak_bytes, synchronize
 from mvfa.defaults import DEFAULT_SEED
 from mvfa.engine import build_memory
 from mvfa.features import FeatureLoader
@@ -239,11 +239,8 @@ class Lab:
         return self.networks[precision]
 
     def method(self, precision: str) -> Mvfa:
-        """Return a new method with the same adapters each time, and set how products are computed.
-
-        The network in it is shared.
-        """
-        accelerator.set_products(self.device, precision)
+        """Return a new method, with the same adapters each time; the network in it is shared."""
+        exact_products()
         clip = self.network(precision)
         generator = torch.Generator().manual_seed(DEFAULT_SEED)
         model = MVFA(clip.visual, clip.config.embed_dim, LEVELS, adapter_form(RECIPE), generator)
@@ -282,23 +279,23 @@ class Lab:
         """Measure a function after one call that does not count; the device has then finished."""
         measured: list[float] = []
         for turn in range((repeats or self.sizes.repeats) + 1):
-            accelerator.synchronize(self.device)
+            synchronize(self.device)
             start = time.perf_counter()
             work()
-            accelerator.synchronize(self.device)
+            synchronize(self.device)
             if turn:
                 measured.append(time.perf_counter() - start)
             if sum(measured) > MOST_SECONDS:
                 break
         return measured
 
-    def peak(self, work: Callable[[], object]) -> int:
-        """Return the peak memory of the device, in bytes, while a function runs."""
-        accelerator.synchronize(self.device)
-        accelerator.reset_peak(self.device)
+    def peak(self, work: Callable[[], object]) -> int | None:
+        """Return the device's peak memory while a function runs; None where it is not counted."""
+        synchronize(self.device)
+        forget_peak()
         work()
-        accelerator.synchronize(self.device)
-        return accelerator.peak_bytes(self.device)
+        synchronize(self.device)
+        return peak_bytes(self.device)
 
 
 def rates(amount: float, seconds: Sequence[float]) -> float:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_device as accelerator
 from benchmarks.gpu_lab import Lab
 from benchmarks.gpu_rows import Row, compared, guarded
 from CLIP.adapter import HEADS
+from mvfa.accelerator import exact_products
 from mvfa.engine import Trainer, build_memory, predict, train
 from mvfa.evaluation import Evaluation, Maps, evaluate
 from mvfa.features import prepare
@@ -131,7 +131,7 @@ def compare(obj: str, name: str, got: Any, expected: Any) -> Row:
 
 def parity(lab: Lab) -> Iterator[Row]:
     """Compare the program on this device with the released code's numbers, in fp32 without TF32."""
-    accelerator.set_products(lab.device, "fp32")
+    exact_products()
     against = "the released code's (tests/reference)"
     if lab.setting.small:
         against = "this program's on the CPU, small network"

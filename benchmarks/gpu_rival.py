@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import baseline
-from benchmarks import gpu_device as accelerator
 from benchmarks.baseline_network import load
 from benchmarks.gpu_lab import OBJECT, Lab, rates
 from benchmarks.gpu_rows import Row, guarded, middle, number
 from dataset.catalog import ObjectInfo, object_info
 from dataset.folder import Record
+from mvfa.accelerator import exact_products
 from mvfa.defaults import DEFAULT_SEED
 from mvfa.recipe import LEVELS
 
@@ -52,7 +52,7 @@ class Outputs(baseline.Outputs):
 
 def rival(lab: Lab) -> Iterator[Row]:
     """Measure the released manner: one image at a time, autocast on CUDA, nothing cached."""
-    accelerator.set_products(lab.device, "fp32")  # torch's default; autocast chooses float16
+    exact_products()  # on CUDA autocast chooses float16
     model = load(lab.weights, lab.sizes.side, LEVELS, str(lab.device), DEFAULT_SEED)
     text = lab.method("fp16").text[object_info(OBJECT).noun]
     yield from guarded("released manner, test", partial(images, lab, model, text))

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-import torch
-
 from errors import one_line
+from mvfa.accelerator import release_memory
 from mvfa.markdown import escape
 
 HEADERS = ("what", "measured", "wanted", "remark")
@@ -72,8 +71,7 @@ def guarded(what: str, measure: Callable[[], Iterable[Row]]) -> Iterator[Row]:
         return
     # here, not within except: the error holds on to what was computed
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
     yield row
 
 

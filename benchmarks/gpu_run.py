@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import gpu_device as accelerator
 from benchmarks.gpu_lab import OBJECT, STATES, Lab, cores
 from benchmarks.gpu_rows import Row
 from benchmarks.measure import ROOT
 from dataset.layout import image_folder, mask_folder
+from mvfa.accelerator import free_bytes
 from synthetic.images import IMAGE_SEED, picture, write_images, write_shots
 
 DRAW_SECONDS = 0.022  # of one image with its files, on one core
@@ -127,7 +127,7 @@ def watch(command: Sequence[str], most: float, log: Path, device: torch.device) 
     What it prints on standard error goes to `log`. Raises RuntimeError if it fails.
     """
     found = Timeline()
-    before = accelerator.free_bytes(device)
+    before = free_bytes(device)
     start = time.monotonic()
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -138,7 +138,7 @@ def watch(command: Sequence[str], most: float, log: Path, device: torch.device) 
 
     def attend() -> None:
         while not ended.wait(SAMPLING):
-            found.taken = max(found.taken, before - accelerator.free_bytes(device))
+            found.taken = max(found.taken, before - free_bytes(device))
             spent = time.monotonic() - start
             if spent > most and not found.stopped and len(found.epochs) > 2:
                 found.stopped = True

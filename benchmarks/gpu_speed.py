@@ -12,10 +12,10 @@ from statistics import median
 
 import torch
 
-from benchmarks import gpu_device as accelerator
 from benchmarks.gpu_lab import Lab, rates
 from benchmarks.gpu_rows import Row, compared, guarded, middle, number
 from benchmarks.measure import image_products
+from mvfa.accelerator import exact_products
 from mvfa.engine import predict
 from mvfa.evaluation import evaluate
 from mvfa.recipe import LEVELS
@@ -28,14 +28,17 @@ WORKERS = 4  # as on CUDA by default
 def ceilings(lab: Lab) -> Iterator[Row]:
     """Measure the device's copies and large matrix products, of random numbers."""
     yield from guarded("copy within the device", partial(copies, lab))
-    for name, settings, dtype in (
-        ("fp16", "fp16", torch.float16),
-        ("bf16", "bf16", torch.bfloat16),
-        ("fp32, no TF32", "fp32", torch.float32),
-        ("fp32, TF32", "fp16", torch.float32),
+    exact_products()
+    for name, dtype in (
+        ("fp16", torch.float16),
+        ("bf16", torch.bfloat16),
+        ("fp32, no TF32", torch.float32),
     ):
-        measure = partial(products, lab, name, settings, dtype)
-        yield from guarded(f"matrix product, {name}", measure)
+        yield from guarded(f"matrix product, {name}", partial(products, lab, name, dtype))
+    torch.backends.cuda.matmul.allow_tf32 = True
+    name = "fp32, TF32"
+    yield from guarded(f"matrix product, {name}", partial(products, lab, name, torch.float32))
+    exact_products()
 
 
 def copies(lab: Lab) -> Iterator[Row]:
@@ -53,9 +56,8 @@ def copies(lab: Lab) -> Iterator[Row]:
     yield Row("copy within the device", f"{number(rate / 1e9)} GB/s", "", remark)
 
 
-def products(lab: Lab, name: str, settings: str, dtype: torch.dtype) -> Iterator[Row]:
+def products(lab: Lab, name: str, dtype: torch.dtype) -> Iterator[Row]:
     """Measure a large matrix product of a type, and leave its rate as a fact."""
-    accelerator.set_products(lab.device, settings)
     side = lab.sizes.product
     generator = torch.Generator(lab.device).manual_seed(0)
     a = torch.randn(side, side, device=lab.device, generator=generator).to(dtype)
@@ -198,5 +200,5 @@ def test_peak(lab: Lab, batch: int) -> Iterator[Row]:
 def peak_row(lab: Lab, what: str, work: Callable[[], object]) -> Row:
     """Return the row of what is taken at most, with the backbone, while a function runs."""
     peak = lab.peak(work)
-    measured = f"{peak / 1e9:.2f} GB" if peak else "not measured on a CPU"
+    measured = "not counted on this device" if peak is None else f"{peak / 1e9:.2f} GB"
     return Row(f"peak device memory, {what}", measured)

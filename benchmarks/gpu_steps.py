@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_device as accelerator
 from benchmarks.gpu_lab import Lab, rates
 from benchmarks.gpu_rows import Row, guarded, middle, number
+from mvfa.accelerator import capture
 from mvfa.engine import Trainer, train
 from mvfa.methods.mvfa import Mvfa
 
@@ -45,8 +44,7 @@ class Steps:
             compile_network(lab, method)
         source = lab.support(lab.sizes.banks[0])
         self.loader = lab.loader(source, method, batch, cached=True)
-        more: dict[str, Any] = {"graphs": True} if way == GRAPH else {}
-        self.trainer = Trainer(method, 1e-3, PRECISION, **more)
+        self.trainer = Trainer(method, 1e-3, PRECISION, graphs=way == GRAPH)
         count = lab.sizes.steps * batch
         step = max(1, len(source) // count)  # images with and without lesions
         self.order = [i * step % len(source) for i in range(count)]
@@ -95,7 +93,7 @@ def timed_image(lab: Lab, way: str) -> Iterator[Row]:
     method.prepare_scores()
     if way == COMPILED:
         compile_network(lab, method)
-    score = captured(lab, method, bank) if way == GRAPH else plain(lab, method, bank)
+    score = captured(lab, method, bank) if way == GRAPH else plain(method, bank)
     images = lab.tests[0]
 
     def work() -> None:
@@ -113,12 +111,11 @@ def timed_image(lab: Lab, way: str) -> Iterator[Row]:
 Score = Callable[[Tensor], dict[str, Tensor]]
 
 
-def plain(lab: Lab, method: Mvfa, bank: list[Tensor]) -> Score:
+def plain(method: Mvfa, bank: list[Tensor]) -> Score:
     """Return a function that scores an image [1, 3, S, S] uint8."""
 
     def score(image: Tensor) -> dict[str, Tensor]:
-        features = method.features(accelerator.upload(image, lab.device))
-        found = method.score(features, bank)
+        found = method.score(method.features(image), bank)
         return {name: values.cpu() for name, values in found.items()}
 
     return score
@@ -133,7 +130,7 @@ def captured(lab: Lab, method: Mvfa, bank: list[Tensor]) -> Score:
     def fixed() -> None:
         found.update(method.score(method.features(image), bank))
 
-    replay = accelerator.capture(fixed)
+    replay = capture(fixed, lab.device)
 
     def score(other: Tensor) -> dict[str, Tensor]:
         image.copy_(other, non_blocking=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 
-from benchmarks import gpu_device as accelerator
 from benchmarks.gpu_lab import Lab, Setting
 from benchmarks.gpu_rows import FAILED, Row, guarded
+from mvfa.accelerator import synchronize
 from mvfa.memory import tune_process
 
 SLACK = 20.0  # seconds that a stage may take beyond the budget before it is stopped
@@ -69,7 +69,7 @@ def serve(connection: Connection, setting: Setting) -> None:
 def works(lab: Lab) -> bool:
     """Return whether the device still computes."""
     try:
-        accelerator.synchronize(lab.device)
+        synchronize(lab.device)
     except RuntimeError:
         return False
     return True
