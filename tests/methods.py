@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Aim:
     masks: bool = True
 
 
-def recipe_of(name: str = "released", **changes: object) -> Recipe:
+def recipe_of(name: str = "released", **changes: Any) -> Recipe:
     """Return a recipe with some fields changed."""
     return replace(RECIPES[name], **changes)
 

@@ -1,0 +1,200 @@
+"""Show on a machine with a GPU whether the program is right there, and how fast it is.
+
+    python -m benchmarks.gpu [--budget 480] [--out FILE] [--only STAGE ...] [--small]
+
+Rows are printed and written as soon as they are measured. What fails is a row, and the rest runs.
+The exit status is 1 if something failed or is wrong.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu_parity, gpu_rival, gpu_run, gpu_speed, gpu_steps
+from benchmarks.gpu_lab import Setting, cores
+from benchmarks.gpu_rows import Row, head
+from benchmarks.gpu_worker import Stage, Worker
+from benchmarks.measure import ROOT
+from errors import UserError
+from mvfa.accelerator import choose_device, describe, usable_devices
+from mvfa.cli import command
+
+OUT = ROOT / ".cache" / "gpu.md"
+BUDGET = 480.0  # seconds
+RUN = 110.0  # seconds that the whole run needs at least
+RIVAL = 40.0
+DRIVER = Path("/proc/driver/nvidia/version")
+STAGES = (  # by worth
+    Stage("ceilings", gpu_speed.ceilings, 6),
+    Stage("inputs", gpu_speed.inputs, 25),
+    Stage("parity", gpu_parity.parity, 30),
+    Stage("precision", gpu_parity.precisions, 30),
+    Stage("training", gpu_parity.training, 25),
+    Stage("test", gpu_speed.test, 60),
+    Stage("steps", gpu_steps.steps, 15),
+    Stage("latency", gpu_steps.latency, 10),
+    Stage("metrics", gpu_speed.metrics, 20),
+    Stage("memory", gpu_speed.memory, 10),
+    Stage("compiled", gpu_steps.compiled, 80, reserve=RIVAL + RUN),
+    Stage("rival", gpu_rival.rival, RIVAL, reserve=RUN),
+    Stage("run", gpu_run.whole_run, RUN),
+)
+PRECISIONS = (
+    "fp32 is without TF32; with fp16 and bf16 (the backbone's) all else is as the program has it"
+)
+LEGEND = (
+    "Times are medians after one call that does not count, with the device synchronized before "
+    "each reading of the clock; n: measurements, with the largest deviation from the median. "
+    "Images and masks are drawn, weights are random unless --clip_path names a file. Share of the "
+    "product rate: operations of the matrix products that the work needs, by formula, divided by "
+    "its time and by the rate of the large product above."
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the flags."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument(
+        "--small", action="store_true", help="small network, on the CPU: to check every stage"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="FILE", help="table (default: .cache/gpu.md)"
+    )
+    parser.add_argument("--device", help="default: the GPU; with --small the CPU")
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET, metavar="S", help="seconds (default: %(default)s)"
+    )
+    names = [stage.name for stage in STAGES]
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="STAGE", help=" ".join(names)
+    )
+    parser.add_argument(
+        "--clip_path", type=Path, metavar="FILE", help="weights (default: random ones of that size)"
+    )
+    return parser
+
+
+def chosen_device(name: str | None, small: bool) -> torch.device:
+    """Return the device. Raises UserError if there is no GPU and none is named."""
+    if name is not None or small:
+        return choose_device(name or "cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"no GPU that torch can use here, only {', '.join(usable_devices())}; pass --small to "
+            "check every stage on the CPU, or --device"
+        )
+    return torch.device("cuda")
+
+
+def driver() -> str:
+    """Return the versions of the driver and of what torch was built for."""
+    built = f"torch built for CUDA {torch.version.cuda}"
+    if torch.version.hip:
+        built = f"torch built for ROCm {torch.version.hip}"
+    try:
+        line = DRIVER.read_text().partition("\n")[0]
+    except OSError:
+        return f"{built}, driver unknown"
+    return f"{built}, driver {line.removeprefix('NVRM version:').strip()}"
+
+
+def header(setting: Setting) -> str:
+    """Describe time, commit, machine, versions and settings as a Markdown list."""
+    from benchmarks.bench import processor, tree  # imports much
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn"))
+    device = torch.device(setting.device)
+    size = "ViT-demo, small numbers: no speed means anything" if setting.small else "ViT-L/14-336"
+    weights = setting.weights.name if setting.weights else f"random weights of {size}"
+    used = f"{cores()} of {os.cpu_count()} cores usable, {torch.get_num_threads()} threads"
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {tree()}",
+        f"{describe(device)}; {driver()}",
+        f"{processor()}, {used}",
+        f"Python {platform.python_version()}, {packages}",
+        f"{weights}, {setting.sizes.side} x {setting.sizes.side} pixels",
+        PRECISIONS,
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+class Report:
+    """The table, printed and written line by line, so that a cut run keeps what it has.
+
+    Args:
+        path: file to write.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--out {path} cannot be written; choose another") from error
+        self.bad = 0
+
+    def say(self, text: str) -> None:
+        """Print and write text."""
+        print(text, flush=True)
+        print(text, file=self.file, flush=True)
+
+    def add(self, row: Row) -> None:
+        """Print and write a row."""
+        self.bad += row.bad
+        self.say(row.line())
+
+
+def measure(stages: Sequence[Stage], setting: Setting, report: Report) -> None:
+    """Run stages as far as the time allows, and report their rows."""
+    worker = Worker(setting)
+    try:
+        for stage in stages:
+            left = setting.deadline - time.monotonic()
+            if stage.seconds + stage.reserve > left:
+                needed = f"needs about {stage.seconds + stage.reserve:.0f} s with what follows"
+                report.add(Row(stage.name, "skipped", "", f"{needed}; {left:.0f} s are left"))
+                continue
+            start = time.monotonic()
+            for row in worker.run(stage):
+                report.add(row)
+            print(f"{stage.name}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+    finally:
+        worker.stop()
+
+
+def main(argv: Sequence[str] | None = None, stages: Sequence[Stage] = STAGES) -> None:
+    """Measure the chosen stages; exit with status 1 if something failed or is wrong."""
+    started = time.monotonic()
+    options = build_parser().parse_args(argv)
+    device = chosen_device(options.device, options.small)
+    if options.clip_path is not None and not options.clip_path.is_file():
+        raise UserError(f"--clip_path {options.clip_path} is not a file; pass one with weights")
+    report = Report(options.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        setting = Setting(
+            device=str(device),
+            small=options.small,
+            weights=options.clip_path and options.clip_path.resolve(),
+            scratch=Path(scratch),
+            deadline=started + options.budget,
+        )
+        report.say(f"{header(setting)}\n\n{head()}")
+        measure([s for s in stages if s.name in options.only], setting, report)
+    took = f"{time.monotonic() - started:.0f} s in all, {report.bad} rows failed or wrong"
+    report.say(f"\n{took}. {LEGEND}")
+    if report.bad:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    command(main)
