@@ -24,11 +24,11 @@ from dataset.medical_few import evaluation_set, validation_set
 from dataset.medical_zero import others, zero_shot_set
 from dataset.shots import Shots, choose_shots
 from errors import UserError
+from mvfa.accelerator import choose_device
 from mvfa.console import note, progress
 from mvfa.distributed import World
 from mvfa.options import Options
 from mvfa.schedule import note_short_epochs
-from utils import choose_device
 
 
 def target_object(options: Options, world: World | None = None) -> ObjectInfo:
