@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 
-from benchmarks.gpu_lab import Lab, Setting
+from benchmarks.gpu_lab import Lab
 from benchmarks.gpu_rows import FAILED, Row, guarded
+from benchmarks.gpu_settings import Setting
 from mvfa.accelerator import synchronize
 from mvfa.memory import tune_process
 
@@ -34,9 +35,9 @@ class Stage:
     seconds: float
     reserve: float = 0.0
 
-    def limit(self, left: float) -> float:
+    def limit(self, left: float, patience: float) -> float:
         """Return the seconds after which the stage is stopped, of those that are left."""
-        return min(3 * self.seconds + 60, left - self.reserve + SLACK)
+        return min(patience * (3 * self.seconds + 60), left - self.reserve + SLACK)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Worker:
         """Yield the rows of a stage as they come."""
         if self.process is None:
             self.start()
-        limit = stage.limit(self.setting.deadline - time.monotonic())
+        left = self.setting.deadline - time.monotonic()
+        limit = stage.limit(left, self.setting.patience)
         end = time.monotonic() + limit
         try:
             self.connection.send((stage, self.facts))
