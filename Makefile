@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 WORKERS ?= 2
 
-.PHONY: demo test parity winclip faults fuzz bench lint types clean
+.PHONY: demo test parity winclip faults fuzz bench gpu lint types clean
 
 demo: $(VENV)/run.stamp
 	$(RUN) demo.py
@@ -26,6 +26,9 @@ fuzz: $(VENV)/dev.stamp  # 20,000 damaged and hostile files, some minutes
 
 bench: $(VENV)/dev.stamp
 	$(RUN) -m benchmarks.bench
+
+gpu: $(VENV)/dev.stamp  # eight minutes on a machine with a GPU
+	$(RUN) -m benchmarks.gpu
 
 lint: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .

@@ -26,7 +26,7 @@ from benchmarks.gpu_settings import Setting
 from benchmarks.gpu_worker import Stage, Worker
 from benchmarks.measure import ROOT
 from errors import UserError
-from mvfa.accelerator import choose_device, describe, usable_devices
+from mvfa.accelerator import choose_device, describe, runtime, usable_devices
 from mvfa.cli import command
 
 OUT = ROOT / ".cache" / "gpu.md"
@@ -88,19 +88,18 @@ def chosen_device(name: str | None, small: bool) -> torch.device:
     """Return the device. Raises UserError if there is no GPU and none is named."""
     if name is not None or small:
         return choose_device(name or "cpu")
-    if not torch.cuda.is_available():
+    device = choose_device(None)
+    if device.type == "cpu":
         raise UserError(
             f"no GPU that torch can use here, only {', '.join(usable_devices())}; pass --small to "
             "check every stage on the CPU, or --device"
         )
-    return torch.device("cuda")
+    return device
 
 
 def driver() -> str:
     """Return the versions of the driver and of what torch was built for."""
-    built = f"torch built for CUDA {torch.version.cuda}"
-    if torch.version.hip:
-        built = f"torch built for ROCm {torch.version.hip}"
+    built = f"torch built for {runtime()}"
     try:
         line = DRIVER.read_text().partition("\n")[0]
     except OSError:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataset.cases import Place
 from dataset.catalog import ObjectInfo, existing_folder
+from dataset.image_cache import ImageCache
 from dataset.intensity import DEFAULT, Intensity
 from dataset.items import Item, pack_mask
 from dataset.layout import (
@@ -122,12 +123,14 @@ class ImageSet:
     Args:
         records: the images, in the order of the indices.
         side: S, the side in pixels that images and masks are resized to.
+        cache: what keeps decoded images on disk; None: each is decoded whenever it is read.
 
     """
 
-    def __init__(self, records: list[Record], side: int) -> None:
+    def __init__(self, records: list[Record], side: int, cache: ImageCache | None = None) -> None:
         self.records = records
         self.side = side
+        self.cache = cache
         self.labels = torch.tensor([float(r.label) for r in records])
         self.masked = torch.tensor([r.object.masks for r in records])
         self.nouns = [r.object.noun for r in records]
@@ -142,7 +145,8 @@ class ImageSet:
 
     def __getitem__(self, index: int) -> Item:
         record = self.records[index]
-        image = load_image(record.image, self.side, record.object.intensity)
+        load = load_image if self.cache is None else self.cache.load
+        image = load(record.image, self.side, record.object.intensity)
         return Item(image, pack_mask(self.mask(index)), index)
 
     def mask(self, index: int) -> Tensor:

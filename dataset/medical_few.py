@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dataset.catalog import ObjectInfo, existing_folder
 from dataset.folder import ImageSet, Record, list_split, load_image, load_mask
+from dataset.image_cache import ImageCache
 from dataset.items import ImageSource, Item, pack_mask
 from dataset.layout import LABELS, image_folder, list_images
 from dataset.shots import Shots
@@ -107,7 +108,11 @@ def stack_shots(records: list[Record], side: int) -> tuple[Tensor, Tensor]:
 
 
 def validation_set(
-    data_path: Path, info: ObjectInfo, side: int, shots: Shots | None = None
+    data_path: Path,
+    info: ObjectInfo,
+    side: int,
+    shots: Shots | None = None,
+    cache: ImageCache | None = None,
 ) -> ImageSet | None:
     """Return the images of `valid` that are not shots, to choose a checkpoint by.
 
@@ -120,7 +125,7 @@ def validation_set(
         return None
     taken = {r.image for r in (*shots.normal, *shots.abnormal)} if shots else set()
     records = [r for r in list_split(data_path, info, "valid") if r.image not in taken]
-    images = ImageSet(records, side)
+    images = ImageSet(records, side, cache)
     if {r.label for r in records} != {0, 1}:
         return None
     abnormal = [i for i, r in enumerate(records) if r.label]
@@ -129,6 +134,8 @@ def validation_set(
     return images
 
 
-def evaluation_set(data_path: Path, info: ObjectInfo, side: int) -> ImageSet:
+def evaluation_set(
+    data_path: Path, info: ObjectInfo, side: int, cache: ImageCache | None = None
+) -> ImageSet:
     """Return the test split of an object. Raises UserError if images or a mask are missing."""
-    return ImageSet(list_split(data_path, info, "test"), side)
+    return ImageSet(list_split(data_path, info, "test"), side, cache)

@@ -96,13 +96,21 @@ def group_backend(local: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def exact_products() -> None:
+def runtime() -> str:
+    """Return what torch was built for, such as "CUDA 13.0"."""
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip}"
+    return f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs"
+
+
+def exact_products(exact: bool = True) -> None:
     """Compute float32 products and convolutions in float32 from now on, never in TF32.
 
-    torch allows TF32, of 10 bits in place of 23, for convolutions by default.
+    torch allows TF32, of 10 bits in place of 23, for convolutions by default. `exact` False allows
+    it for both.
     """
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = not exact
+    torch.backends.cudnn.allow_tf32 = not exact
 
 
 # -------------------------------------------------------------------------------- memory

@@ -99,7 +99,7 @@ def add_model(parser: Parser) -> None:
     add_machine(flags)
     flags.add(
         "cache_gb",
-        "0: cache no text features",
+        "0: cache nothing in --cache_dir",
         8.0,
         type=number(float, 0),
         metavar="GB",

@@ -22,7 +22,7 @@ from dataset.shots import Shots
 from errors import UserError
 from mvfa.calibration import LEFT_OUT, NORMALS, VALID
 from mvfa.distributed import World
-from mvfa.inputs import check_images, note_wide_images
+from mvfa.inputs import check_images, image_cache, note_wide_images
 from mvfa.methods.base import Method
 from mvfa.options import Options
 
@@ -124,7 +124,7 @@ def calibration_images(
         if not any(any_label or record.label == 0 for record in records):
             left_out = ImageSet(list(shots.normal), options.img_size)  # checked by `load_shots`
             return (left_out, LEFT_OUT) if memory and len(left_out) > 1 else None
-    images = ImageSet(records, options.img_size)
+    images = ImageSet(records, options.img_size, image_cache(options))
     check_images(images, "images to calibrate with", world)
     if images.wide_images:
         note_wide_images(images, "images to calibrate with", world)

@@ -9,6 +9,7 @@ from dataset.cases import places
 from dataset.catalog import ObjectInfo, find_object
 from dataset.check import Checked, check_records, check_scorable
 from dataset.folder import ImageSet
+from dataset.image_cache import ImageCache
 from dataset.intensity import Intensity
 from dataset.layout import (
     LABELS,
@@ -23,6 +24,7 @@ from dataset.medical_few import evaluation_set, validation_set
 from dataset.medical_zero import others, zero_shot_set
 from dataset.shots import Shots, choose_shots
 from errors import UserError
+from mvfa.accelerator import choose_device
 from mvfa.console import note, progress
 from mvfa.distributed import World
 from mvfa.options import Options
@@ -146,12 +148,26 @@ def load_shots(options: Options, target: ObjectInfo, world: World) -> Shots:
     return shots
 
 
+def image_cache(options: Options) -> ImageCache | None:
+    """Return what keeps the decoded images of a run on disk; None where nothing does.
+
+    By default where the run's device is not the CPU: a CPU takes far longer to score an image than
+    to decode it. Raises UserError for a device that cannot be used.
+    """
+    wanted = options.cache_images
+    if wanted is None:
+        wanted = choose_device(options.device).type != "cpu"
+    folder = options.image_cache
+    return ImageCache(folder) if wanted and folder else None
+
+
 def load_test_set(options: Options, target: ObjectInfo, world: World) -> ImageSet:
     """Return the test split of an object, checked: its files, and whether AUROCs can be computed.
 
     No other object's folder is read. Raises UserError.
     """
-    images = evaluation_set(options.data_path, target, options.img_size)
+    cache = image_cache(options)
+    images = evaluation_set(options.data_path, target, options.img_size, cache)
     images.places = places(images.records, target, object_folder(options.data_path, target.name))
     note_other_files(options.data_path, [target], "test", world)
     note_published_counts(images, options, world)
@@ -166,7 +182,7 @@ def load_test_set(options: Options, target: ObjectInfo, world: World) -> ImageSe
 
 def load_training_set(options: Options, objects: Sequence[ObjectInfo], world: World) -> ImageSet:
     """Return the zero-shot training set, checked: the test splits of some objects."""
-    images = zero_shot_set(options.data_path, objects, options.img_size)
+    images = zero_shot_set(options.data_path, objects, options.img_size, image_cache(options))
     note_other_files(options.data_path, objects, "test", world)
     note_published_counts(images, options, world)
     check_images(images, "training images", world)
@@ -211,7 +227,8 @@ def load_valid_set(
 
     None unless both labels are among them. Raises UserError if --select valid needs them.
     """
-    images = validation_set(options.data_path, target, options.img_size, shots)
+    cache = image_cache(options)
+    images = validation_set(options.data_path, target, options.img_size, shots, cache)
     if images is not None:
         check_images(images, f"valid images of {target.name}", world)
     elif options.recipe.select == "valid":

@@ -53,6 +53,7 @@ class Options:
     workers: int | None
     cache_gb: float
     cache_dir: Path
+    cache_images: bool | None
     noun: str | None = None
     mask_rule: str | None = None
     intensity: Intensity | None = None
@@ -115,6 +116,11 @@ class Options:
     def text_cache(self) -> Path | None:
         """Folder of cached text features; None with --cache_gb 0."""
         return self.cache_dir / "text" if self.cache_gb else None
+
+    @property
+    def image_cache(self) -> Path | None:
+        """Folder of cached decoded images; None with --cache_gb 0."""
+        return self.cache_dir / "images" if self.cache_gb else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for files."""

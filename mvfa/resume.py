@@ -38,7 +38,7 @@ WRITING_SHARE = 0.02  # of a training's time that writing states may take
 OTHER_OPTIONS = (
     *("out", "save_path", "data_path", "fewshot_path", "cache_dir", "cache_gb", "workers"),
     *("clip_path", "init", "device", "precision", "pack", "test_batch_size"),
-    *("resume",),
+    *("cache_images", "resume"),
 )
 
 

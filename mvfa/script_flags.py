@@ -70,7 +70,7 @@ def add_model(parser: Parser) -> None:
     )
     flags.add(
         "cache_gb",
-        "bound on cached features and images; 0 caches nothing, no text features either",
+        "bound on features and images cached for the run; 0 caches nothing, in --cache_dir neither",
         8.0,
         type=number(float, 0),
         metavar="GB",

@@ -70,7 +70,18 @@ def add_machine(flags: Flags) -> None:
         metavar="N",
     )
     flags.add(
-        "cache_dir", "folder of cached text features", default_cache(), type=Path, metavar="DIR"
+        "cache_dir",
+        "folder of cached text features and decoded images",
+        default_cache(),
+        type=Path,
+        metavar="DIR",
+    )
+    flags.yes_no(
+        "cache_images",
+        "cache decoded images in --cache_dir, so that later runs need not decode them: at 240 "
+        "pixels 58 kB a grey image, 173 kB one in colour",
+        None,
+        shown="no on a CPU, else yes",
     )
 
 

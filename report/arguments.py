@@ -241,11 +241,13 @@ def build_parser() -> Parser:
 
 def given_flags(values: argparse.Namespace, *names: str) -> list[str]:
     """Return those of some flags that were given, with their values."""
+    answers = {True: "yes", False: "no"}
+    given = {name: getattr(values, name) for name in names}
     return [
         part
-        for name in names
-        if getattr(values, name) is not None
-        for part in (f"--{name}", str(getattr(values, name)))
+        for name, value in given.items()
+        if value is not None
+        for part in (f"--{name}", answers[value] if isinstance(value, bool) else str(value))
     ]
 
 
@@ -304,7 +306,7 @@ def study_options(values: argparse.Namespace, root: Path) -> StudyOptions:
     neutral = [
         f"--data_path={data_path}",
         f"--cache_dir={values.cache_dir}",
-        *given_flags(values, "device", "workers"),
+        *given_flags(values, "device", "workers", "cache_images"),
     ]
     model = MODEL if values.demo else values.model_name
     if model is None and values.clip_path is None:

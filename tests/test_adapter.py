@@ -8,6 +8,7 @@ from CLIP.adapter import HEADS, MVFA
 from CLIP.model import VisionTransformer
 from CLIP.weights import create_model
 from errors import UserError
+from mvfa import scoring
 from mvfa.engine import build_memory, predict
 from tests.conftest import TOLERANCE, released_form
 from tests.image_sets import LEVELS, Pictures, drawn_adapters, drawn_method, loader
@@ -135,6 +136,11 @@ def test_scores_of_a_gpus_half_precision_are_near(monkeypatch, tiny_path):
     """The adapters' products and the search both run in half; maps and scores are float32."""
     pictures = Pictures(8, masked="all")
     results = []
+    searches = []
+    search = scoring.similarity_half
+    monkeypatch.setattr(
+        scoring, "similarity_half", lambda *sides: searches.append(0) or search(*sides)
+    )
     for half in (False, True):
         clip = create_model(None, tiny_path, image_size=32, precision="fp16" if half else "fp32")
         method = drawn_method(clip)
@@ -144,6 +150,7 @@ def test_scores_of_a_gpus_half_precision_are_near(monkeypatch, tiny_path):
         bank = build_memory(method, batches, [0, 2])
         results.append(predict(method, batches, bank))
     exact, near = results
+    assert len(searches) == 2 * len(LEVELS)  # two batches
     assert near.distance.dtype == near.logits.dtype == torch.float32
     torch.testing.assert_close(near.distance, exact.distance, rtol=0, atol=5e-3)
     assert not torch.equal(near.distance, exact.distance)

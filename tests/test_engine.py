@@ -82,9 +82,13 @@ def test_a_mixed_batch_is_the_mean_of_its_images(tiny):
 def test_a_non_finite_loss_stops(method):
     batches = loader(method, Pictures())
     trainer = Trainer(method, 1e-3)
+    before = method.state()
     method.text = {noun: value * float("nan") for noun, value in method.text.items()}
     with pytest.raises(UserError, match="the loss became nan: the text features are not finite"):
-        trainer.step(next(batches.batches()), batches)
+        trainer.begin(next(batches.batches()), batches)
+    after = method.state()  # on a CPU no optimizer has moved
+    for group, values in before.items():
+        assert all(torch.equal(value, after[group][name]) for name, value in values.items())
 
 
 def test_the_message_names_what_is_not_finite(method):

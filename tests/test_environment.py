@@ -39,6 +39,12 @@ def test_the_device_decides(monkeypatch, tmp_path, device, expected):
     assert settings(monkeypatch, tmp_path, device) == expected
 
 
+def test_a_run_computes_float32_in_float32(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    settings(monkeypatch, tmp_path, "cpu")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_flags_decide_first(monkeypatch, tmp_path, device):
     """Zero workers too."""

@@ -26,6 +26,9 @@ def test_cached_features_change_nothing(tiny):
             assert a.members.tolist() == b.members.tolist()
             torch.testing.assert_close(a.features, b.features)
     assert cached.cached.tolist() == [True] * 4 + [False] * 3
+    assert cached.store is not None
+    for batch in plain.batches(range(4), 4):  # each row holds its own image
+        torch.testing.assert_close(cached.store, batch.features)
     torch.testing.assert_close(cached.masks([1, 6]), pictures.pixels[[1, 6]])
 
 

@@ -206,5 +206,6 @@ def test_a_user_without_a_home_has_a_cache_and_help(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         parse("train_few", ["--help"])
     assert ended.value.code == 0
-    assert "folder of cached text features (default: .cache/mvfa)" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "folder of cached text features and decoded images (default: .cache/mvfa)" in shown
     assert parse("train_few", ["--obj", "Brain"]).cache_dir == Path(".cache/mvfa")

@@ -122,7 +122,7 @@ def test_names_change_with_settings():
         ("--img_size", "336"),
     ):
         assert not one.keys() & work("table1", "--objects", "Brain", *more).keys(), more
-    neutral = ("--device", "cpu", "--jobs", "3", "--seeds", "111", "111")
+    neutral = ("--device", "cpu", "--jobs", "3", "--seeds", "111", "111", "--cache_images", "no")
     assert one == work("table1", "--objects", "Brain", *neutral)
 
 

@@ -194,6 +194,7 @@ def test_each_rule_without_the_test_set_saves_before_the_last_test(runs):
         (["--shot", 4], None),  # another checkpoint, so another state
         (["--resume", "no"], "is not used (--resume no)"),
         (["--cache_gb", 0], "going on"),
+        (["--cache_images", "yes"], "going on"),
         (["--test_batch_size", 3], "going on"),
     ],
 )
