@@ -107,6 +107,7 @@ def flags_of(lab: Lab, root: Path) -> list[str]:
         "data_path": root / "data",
         "fewshot_path": root / "fewshot_seed",
         "cache_dir": root / "cache",
+        "cache_images": "yes",
         "out": root / "out",
         "save_path": root / "ckpt",
         "device": lab.device,
