@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import gpu_parity, gpu_rival, gpu_run, gpu_speed, gpu_steps
-from benchmarks.gpu_lab import Setting, cores
+from benchmarks.gpu_data import cores
 from benchmarks.gpu_rows import Row, head
+from benchmarks.gpu_settings import Setting
 from benchmarks.gpu_worker import Stage, Worker
 from benchmarks.measure import ROOT
 from errors import UserError
@@ -186,6 +187,7 @@ def main(argv: Sequence[str] | None = None, stages: Sequence[Stage] = STAGES) ->
             weights=options.clip_path and options.clip_path.resolve(),
             scratch=Path(scratch),
             deadline=started + options.budget,
+            patience=max(1.0, options.budget / BUDGET),
         )
         report.say(f"{header(setting)}\n\n{head()}")
         measure([s for s in stages if s.name in options.only], setting, report)

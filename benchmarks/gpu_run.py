@@ -1,99 +1,29 @@
 """The stage of benchmarks.gpu that times a whole run of train_few.py in a process of its own."""
 
-import multiprocessing as mp
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from PIL import Image
 
-from benchmarks.gpu_lab import OBJECT, STATES, Lab, cores
+from benchmarks.gpu_data import write_data
+from benchmarks.gpu_lab import OBJECT, Lab
 from benchmarks.gpu_rows import Row
 from benchmarks.measure import ROOT
-from dataset.layout import image_folder, mask_folder
 from mvfa.accelerator import free_bytes
-from synthetic.images import IMAGE_SEED, picture, write_images, write_shots
 
-DRAW_SECONDS = 0.022  # of one image with its files, on one core
-MOST_DRAWING = 25.0  # seconds
-MOST_PROCESSES = 32
-NORMAL = 640 / 3_715  # fraction of the Brain test split
 EPOCH = "epoch"  # first word of the line at the beginning of each epoch
 WANTED = 300  # seconds
 GRACE = 20.0  # seconds that a run has to end after SIGINT
 KEPT_SECONDS = 8.0  # for what follows in the stage
 SAMPLING = 0.2  # seconds between looks at the device's free memory
-
-
-@dataclass(frozen=True)
-class Part:
-    """Test images of one state that one process writes: numbers first, first + step, ..."""
-
-    data: Path
-    state: str
-    count: int  # images of the state
-    different: int  # images that are drawn; others are these, shifted
-    first: int
-    step: int
-    side: int
-
-
-def write_part(part: Part) -> None:
-    """Write the images of a part, and their masks; no two files are equal."""
-    folder = image_folder(part.data, OBJECT, "test", part.state)
-    masks = mask_folder(folder) if part.state == STATES[1] else None
-    for number in range(part.first, part.different, part.step):
-        pair = picture(OBJECT, "test", part.state, number, seed=IMAGE_SEED, size=part.side)
-        for shift, copy in enumerate(range(number, part.count, part.different)):
-            pixels, mask = (np.roll(values, shift, axis=1) for values in pair)
-            name = f"{copy:05d}.png"
-            Image.fromarray(pixels).save(folder / name, compress_level=1)
-            if masks is not None:
-                grey = Image.fromarray(mask.astype(np.uint8) * 255)
-                grey.save(masks / name, compress_level=1)
-
-
-def write_data(root: Path, lab: Lab) -> int:
-    """Write shots and test images below a folder; return how many were drawn from scratch."""
-    sizes = lab.sizes
-    data = root / "data"
-    valid = max(sizes.run_shots, 2)
-    for state in STATES:
-        write_images(data, OBJECT, "valid", state, valid, seed=IMAGE_SEED, size=sizes.side)
-    lists = root / "fewshot_seed" / OBJECT
-    write_shots(lists, OBJECT, valid, (sizes.run_shots,), seed=IMAGE_SEED)
-    processes = min(cores(), MOST_PROCESSES)
-    share = min(1.0, MOST_DRAWING * processes / DRAW_SECONDS / sizes.run_images)
-    normal = max(2, round(NORMAL * sizes.run_images))
-    parts = []
-    drawn = 0
-    for state, count in zip(STATES, (normal, sizes.run_images - normal), strict=True):
-        folder = image_folder(data, OBJECT, "test", state)
-        folder.mkdir(parents=True)
-        if state == STATES[1]:
-            mask_folder(folder).mkdir()
-        different = max(1, round(share * count))
-        drawn += different
-        parts += [
-            Part(data, state, count, different, first, processes, sizes.side)
-            for first in range(processes)
-        ]
-    if processes == 1:
-        list(map(write_part, parts))
-    else:
-        with ProcessPoolExecutor(processes, mp.get_context("spawn")) as pool:
-            list(pool.map(write_part, parts))
-    return drawn
 
 
 @dataclass
@@ -177,6 +107,7 @@ def flags_of(lab: Lab, root: Path) -> list[str]:
         "data_path": root / "data",
         "fewshot_path": root / "fewshot_seed",
         "cache_dir": root / "cache",
+        "cache_images": "yes",
         "out": root / "out",
         "save_path": root / "ckpt",
         "device": lab.device,
@@ -190,10 +121,9 @@ def whole_run(lab: Lab) -> Iterator[Row]:
     sizes = lab.sizes
     root = lab.setting.scratch / "run"
     start = time.monotonic()
-    drawn = write_data(root, lab)
+    plan, processes = write_data(root, sizes.run_images, sizes.run_shots, sizes.side)
     spent = f"{time.monotonic() - start:.1f} s"
-    processes = f"{min(cores(), MOST_PROCESSES)} processes"
-    remark = f"{drawn:,} drawn, others are these, shifted; {processes}"
+    remark = f"{plan.drawn:,} drawn, others are these, shifted; {processes} processes"
     yield Row(f"{sizes.run_images:,} test images written", spent, "", remark)
     lab.forget()
     most = lab.left() - GRACE - KEPT_SECONDS

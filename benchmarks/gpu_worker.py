@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 
-from benchmarks.gpu_lab import Lab, Setting
+from benchmarks.gpu_lab import Lab
 from benchmarks.gpu_rows import FAILED, Row, guarded
+from benchmarks.gpu_settings import Setting
 from mvfa.accelerator import synchronize
 from mvfa.memory import tune_process
 
 SLACK = 20.0  # seconds that a stage may take beyond the budget before it is stopped
+READY = "ready"  # what a new process says first
+STARTING = 120.0  # seconds within which it should
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Stage:
     seconds: float
     reserve: float = 0.0
 
-    def limit(self, left: float) -> float:
+    def limit(self, left: float, patience: float) -> float:
         """Return the seconds after which the stage is stopped, of those that are left."""
-        return min(3 * self.seconds + 60, left - self.reserve + SLACK)
+        return min(patience * (3 * self.seconds + 60), left - self.reserve + SLACK)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def serve(connection: Connection, setting: Setting) -> None:
     os.setsid()  # so that the other end can end this process with all that it has started
     tune_process()
     lab = Lab(setting)
+    connection.send(READY)
     while True:
         try:
             stage, facts = connection.recv()
@@ -84,21 +88,25 @@ class Worker:
     process: mp.process.BaseProcess | None = None
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process. Raises EOFError if it ends at once or does not answer."""
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         # not a daemon, which could have no processes of its own
         self.process = context.Process(target=serve, args=(theirs, self.setting))
         self.process.start()
         theirs.close()
+        if not self.connection.poll(STARTING):
+            raise EOFError
+        self.connection.recv()
 
     def run(self, stage: Stage) -> Iterator[Row]:
         """Yield the rows of a stage as they come."""
-        if self.process is None:
-            self.start()
-        limit = stage.limit(self.setting.deadline - time.monotonic())
-        end = time.monotonic() + limit
         try:
+            if self.process is None:
+                self.start()
+            left = self.setting.deadline - time.monotonic()
+            limit = stage.limit(left, self.setting.patience)
+            end = time.monotonic() + limit
             self.connection.send((stage, self.facts))
             while True:
                 if not self.connection.poll(max(0.0, end - time.monotonic())):
@@ -124,9 +132,9 @@ class Worker:
         process, self.process = self.process, None
         self.connection.close()
         process.join(1.0)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid or 0, signal.SIGKILL)
-        if process.is_alive():
-            process.kill()
+        if process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
+                os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         return process.exitcode

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -32,8 +32,16 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+def installed(package: str) -> str | None:
+    """Return the version of a package, None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def versions() -> dict[str, str | None]:
     """Return versions of this program, its commit, and versions of what numbers depend on."""
-    packages = {name: version(name) for name in PACKAGES} | {"torch": str(torch.__version__)}
+    packages = {name: installed(name) for name in PACKAGES} | {"torch": str(torch.__version__)}
     own = {"mvfa": __version__, "python": platform.python_version()}
     return {**own, **packages, "commit": commit()}

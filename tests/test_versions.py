@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import numpy as np
 import torch
 
 from mvfa import versions
@@ -13,6 +14,11 @@ def test_versions_are_complete():
     assert found["torch"] == torch.__version__
     packages = {"torch", "torchvision", "numpy", "pillow"}
     assert {"mvfa", "python", "commit"} | packages == set(found)
+
+
+def test_what_is_not_installed_has_no_version():
+    assert versions.installed("numpy") == np.__version__
+    assert versions.installed("no-such-package") is None
 
 
 def test_the_commit_is_known_or_none(monkeypatch):
