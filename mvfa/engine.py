@@ -122,18 +122,13 @@ class Trainer:
         self.scaler.scale(loss).backward()
         return loss.detach()
 
-    def step(self, batch: Batch, loader: FeatureLoader) -> float:
-        """Make one step of the optimizers; return this rank's part of the step's mean loss.
+    def step(self, batch: Batch, loader: FeatureLoader) -> Callable[[], float]:
+        """Make one step of the optimizers; return a function that gives its loss or raises.
 
-        Gradients are summed over ranks. Raises UserError if the loss is not finite.
-        """
-        return self.begin(batch, loader)()
-
-    def begin(self, batch: Batch, loader: FeatureLoader) -> Callable[[], float]:
-        """Make a step like `step`; return a function that returns its loss or raises.
-
-        On a CPU it raises here, before the optimizers move. A device that works through a queue is
-        not waited for: the function is called when the next step is in the queue.
+        The loss is this rank's part of the step's mean; gradients are summed over ranks. Raises
+        UserError if the loss is not finite: on a CPU here, before the optimizers move. A device
+        that works through a queue is not waited for: call the function when the next step is in
+        the queue.
         """
         parts = [read_later(part) for part in self.backward(batch, loader)]
 
@@ -196,10 +191,10 @@ def losses_behind(
     """
     waiting: tuple[Callable[[], float], int] | None = None
     for batch in loader.batches(order):
-        begun = trainer.begin(batch, loader), batch.total
+        made = trainer.step(batch, loader), batch.total
         if waiting is not None:
             yield waiting[0](), waiting[1]
-        waiting = begun
+        waiting = made
     if waiting is not None:
         yield waiting[0](), waiting[1]
 

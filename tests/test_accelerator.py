@@ -185,8 +185,8 @@ def test_a_loss_that_is_not_finite_stops_one_step_later(monkeypatch, tiny):
     trainer = Trainer(method, 1e-3)
     batches = loader(method, Pictures(6, masked="all"), 1)
     steps = []
-    begin = trainer.begin
-    monkeypatch.setattr(trainer, "begin", lambda *step: steps.append(0) or begin(*step))
+    step = trainer.step
+    monkeypatch.setattr(trainer, "step", lambda *given: steps.append(0) or step(*given))
     with pytest.raises(UserError, match="the loss became nan: the text features are not finite"):
         train(trainer, batches, range(6))
     assert len(steps) == 2

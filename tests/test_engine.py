@@ -65,7 +65,9 @@ def step_gradients(method, size: int) -> tuple[float, dict[str, torch.Tensor]]:
 
     for head, optimizer in trainer.optimizers.items():
         optimizer.register_step_pre_hook(lambda *_, head=head: add(head))
-    losses = [trainer.step(batch, batches) * len(batch.members) / 8 for batch in batches.batches()]
+    losses = [
+        trainer.step(batch, batches)() * len(batch.members) / 8 for batch in batches.batches()
+    ]
     return sum(losses), gradients
 
 
@@ -85,7 +87,7 @@ def test_a_non_finite_loss_stops(method):
     before = method.state()
     method.text = {noun: value * float("nan") for noun, value in method.text.items()}
     with pytest.raises(UserError, match="the loss became nan: the text features are not finite"):
-        trainer.begin(next(batches.batches()), batches)
+        trainer.step(next(batches.batches()), batches)
     after = method.state()  # on a CPU no optimizer has moved
     for group, values in before.items():
         assert all(torch.equal(value, after[group][name]) for name, value in values.items())
@@ -215,6 +217,6 @@ def test_half_precision_training_stays_finite_and_learns(tiny_path, precision):
     method = drawn_method(clip)
     trainer = Trainer(method, 1e-3, precision=precision)
     batches = loader(method, Pictures(8), cache_gb=1)
-    losses = [sum(trainer.step(batch, batches) for batch in batches.batches()) for _ in range(50)]
+    losses = [sum(trainer.step(batch, batches)() for batch in batches.batches()) for _ in range(50)]
     assert losses[-1] < losses[0]
     assert all(torch.isfinite(p).all() for group in method.groups().values() for p in group)
