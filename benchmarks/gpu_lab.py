@@ -25,7 +25,13 @@ from dataset.catalog import object_info
 from dataset.items import Item, pack_mask
 from dataset.medical_few import THRESHOLD, eleven_versions
 from dataset.pixels import resize, square
-from mvfa.accelerator import exact_products, forget_peak, peak_bytes, synchronize
+from mvfa.accelerator import (
+    exact_products,
+    forget_peak,
+    peak_bytes,
+    release_memory,
+    synchronize,
+)
 from mvfa.defaults import DEFAULT_SEED
 from mvfa.engine import build_memory
 from mvfa.features import FeatureLoader
@@ -180,6 +186,7 @@ class Lab:
         self.bank.cache_clear()
         load_network.cache_clear()
         gc.collect()
+        release_memory()
 
     def loader(
         self, source: InMemory, method: Mvfa, batch: int, *, cached: bool = False, workers: int = 0

@@ -33,6 +33,7 @@ class Timeline:
     epochs: list[float] = field(default_factory=list)  # beginnings
     end: float = 0.0
     stopped: bool = False
+    killed: bool = False  # it did not come far enough, or did not stop
     taken: int = 0  # bytes of the device's memory
 
     def first(self) -> float:
@@ -74,6 +75,7 @@ def watch(command: Sequence[str], most: float, log: Path, device: torch.device) 
                 found.stopped = True
                 process.send_signal(signal.SIGINT)
             if spent > most + GRACE:
+                found.killed = True
                 process.kill()
                 return
 
@@ -89,7 +91,12 @@ def watch(command: Sequence[str], most: float, log: Path, device: torch.device) 
         ended.set()
         helper.join()
     found.end = time.monotonic() - start
-    if process.returncode and not (found.stopped and found.later()):
+    if found.killed and not found.stopped:
+        begun = len(found.epochs)
+        raise RuntimeError(
+            f"train_few.py had begun {begun} epochs after {most:.0f} s, 3 are needed"
+        )
+    if process.returncode and not found.stopped:
         said = log.read_text().strip().splitlines() or ["no message"]
         raise RuntimeError(f"train_few.py ended with status {process.returncode}: {said[-1]}")
     return found
@@ -123,7 +130,7 @@ def whole_run(lab: Lab) -> Iterator[Row]:
     start = time.monotonic()
     plan, processes = write_data(root, sizes.run_images, sizes.run_shots, sizes.side)
     spent = f"{time.monotonic() - start:.1f} s"
-    remark = f"{plan.drawn:,} drawn, others are these, shifted; {processes} processes"
+    remark = f"{plan.drawn:,} drawn, others are these, shifted; {processes} at once"
     yield Row(f"{sizes.run_images:,} test images written", spent, "", remark)
     lab.forget()
     most = lab.left() - GRACE - KEPT_SECONDS
@@ -150,5 +157,6 @@ def rows_of(found: Timeline, lab: Lab) -> Iterator[Row]:
         remark = f"EXTRAPOLATED: stopped after {done} epochs for the time; {remark}"
     wanted = "" if lab.setting.small else f"below {WANTED} s"
     yield Row(f"{what}: all", f"{found.whole(sizes.run_epochs):.0f} s", wanted, remark)
-    remark = "of the device's free memory, context and allocator included"
-    yield Row(f"{what}: device memory", f"{found.taken / 1e9:.2f} GB", "", remark)
+    if found.taken:
+        remark = "of the device's free memory, context and allocator included"
+        yield Row(f"{what}: device memory", f"{found.taken / 1e9:.2f} GB", "", remark)

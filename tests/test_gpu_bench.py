@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_run
 from benchmarks.gpu_data import Plan, write_part
 from benchmarks.gpu_lab import Lab
 from benchmarks.gpu_parity import AUROCS, OBJECTS, compare, computed, published
@@ -336,6 +336,13 @@ def test_a_run_that_takes_too_long_is_stopped_and_extrapolated(tmp_path):
     assert len(found.later()) >= 1
     per_epoch = (found.whole(1000) - found.epochs[0]) / 1000
     assert 0.4 < per_epoch < 3
+
+
+def test_a_run_that_comes_to_no_epoch_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_run, "GRACE", 0.5)
+    program = [sys.executable, "-c", EPOCHS, "1", str(TIMEOUT)]
+    with pytest.raises(RuntimeError, match="had begun 1 epochs after 2 s, 3 are needed"):
+        watch(program, 2, tmp_path / "log", CPU)
 
 
 def test_a_run_that_fails_says_why(tmp_path):
