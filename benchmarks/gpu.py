@@ -42,10 +42,11 @@ STAGES = (  # by worth
     Stage("training", gpu_parity.training, 25),
     Stage("test", gpu_speed.test, 60),
     Stage("steps", gpu_steps.steps, 15),
+    Stage("waits", gpu_steps.loops, 5),
     Stage("latency", gpu_steps.latency, 10),
     Stage("metrics", gpu_speed.metrics, 20),
-    Stage("memory", gpu_speed.memory, 10),
-    Stage("compiled", gpu_steps.compiled, 80, reserve=RIVAL + RUN),
+    Stage("memory", gpu_steps.memory, 10),
+    Stage("compiled", gpu_steps.compiled, 110, reserve=RIVAL + RUN),
     Stage("rival", gpu_rival.rival, RIVAL, reserve=RUN),
     Stage("run", gpu_run.whole_run, RUN),
 )

@@ -170,15 +170,23 @@ class Lab:
             )
         return self.networks[precision]
 
-    def method(self, precision: str) -> Mvfa:
-        """Return a new method, with the same adapters each time; the network in it is shared."""
+    def method(self, precision: str, *, compiled: bool = False) -> Mvfa:
+        """Return a new method, with the same adapters each time; the network in it is shared.
+
+        With --small torch.compile is called, but compiles nothing.
+        """
         exact_products()
         clip = self.network(precision)
         generator = torch.Generator().manual_seed(DEFAULT_SEED)
         model = MVFA(clip.visual, clip.config.embed_dim, LEVELS, adapter_form(RECIPE), generator)
         info = object_info(OBJECT)
         text = cached_text_features(clip, info.noun, precision, self.setting.scratch / "text")
-        return Mvfa(model, {info.noun: text}, RECIPE, info, self.sizes.side, clip.weight_file)
+        method = Mvfa(model, {info.noun: text}, RECIPE, info, self.sizes.side, clip.weight_file)
+        if compiled:
+            if self.setting.small:
+                torch.compiler.set_stance("force_eager")
+            method.compile_network()
+        return method
 
     def forget(self) -> None:
         """Give up networks and memory banks."""

@@ -5,7 +5,7 @@ Letters: K shots, B images of a batch, M rows of the memory bank.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -116,17 +116,19 @@ def pass_length(lab: Lab, batch: int) -> int:
     return max(batch, count // batch * batch)
 
 
-def passes(lab: Lab, k: int, batch: int, precision: str, workers: int = 0) -> Iterator[Row]:
+def passes(
+    lab: Lab, k: int, batch: int, precision: str, workers: int = 0, *, compiled: bool = False
+) -> Iterator[Row]:
     """Measure passes over test images: first time, and with cached features."""
     bank = lab.bank(k, precision)
-    method = lab.method(precision)
+    method = lab.method(precision, compiled=compiled)
     source = lab.source(pass_length(lab, batch))
     plain = lab.loader(source, method, batch, workers=workers)
     cached = lab.loader(source, method, batch, cached=True)
     product = lab.facts.get(f"product rate, {precision}", math.nan)
     config = lab.network(precision).config
     what = f"test images/s, K = {k}, batch {batch}, {precision}"
-    what += f", {workers} workers" * bool(workers)
+    what += f", {workers} workers" * bool(workers) + ", compiled" * compiled
     for name, loader, skipped in (("first time", plain, 0), ("cached features", cached, LEVELS[0])):
         if workers and loader is cached:
             continue  # needs none
@@ -136,7 +138,7 @@ def passes(lab: Lab, k: int, batch: int, precision: str, workers: int = 0) -> It
         share = f"{rate * needed / product:.0%} of the {precision} product rate"
         counted = f"{len(source)} images; {middle(seconds)}"
         yield Row(f"{what}, {name}", number(rate), "", f"{share}; {counted}")
-        if loader is plain and precision == "fp16":
+        if loader is plain and precision == "fp16" and not compiled:
             fact = f"test images/s, K = {k}"
             lab.facts[fact] = max(rate, lab.facts.get(fact, 0.0))
 
@@ -166,39 +168,3 @@ def metrics(lab: Lab) -> Iterator[Row]:
         far = abs(getattr(found[-1], name) - getattr(expected, name))
         title = name.replace("_auroc", " AUROC")
         yield compared(f"metrics: {title} against the CPU's", far, 1e-6, spent)
-
-
-# -------------------------------------------------------------------- memory
-
-
-def memory(lab: Lab) -> Iterator[Row]:
-    """Measure the device's peak memory of test passes and of training steps."""
-    from benchmarks.gpu_steps import EAGER, Steps
-
-    lab.forget()  # networks and banks of other stages
-    for batch in (32, 128):
-        yield from guarded(f"memory, test, batch {batch}", partial(test_peak, lab, batch))
-    for batch in (1, 8):
-
-        def steps(batch: int = batch) -> Iterator[Row]:
-            measured = Steps(lab, batch, EAGER)
-            yield peak_row(lab, f"training, batch {batch}, fp16", measured)
-
-        yield from guarded(f"memory, training, batch {batch}", steps)
-
-
-def test_peak(lab: Lab, batch: int) -> Iterator[Row]:
-    """Measure the peak of a test pass with the largest memory bank."""
-    k = max(lab.sizes.banks)
-    method = lab.method("fp16")
-    bank = lab.bank(k, "fp16")
-    loader = lab.loader(lab.source(min(2 * batch, lab.sizes.pass_images)), method, batch)
-    work = partial(predict, method, loader, bank)
-    yield peak_row(lab, f"test, batch {batch}, K = {k}, fp16", work)
-
-
-def peak_row(lab: Lab, what: str, work: Callable[[], object]) -> Row:
-    """Return the row of what is taken at most, with the backbone, while a function runs."""
-    peak = lab.peak(work)
-    measured = "not counted on this device" if peak is None else f"{peak / 1e9:.2f} GB"
-    return Row(f"peak device memory, {what}", measured)

@@ -6,7 +6,9 @@ copies, reads or runs at once.
 """
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from errors import UserError
 
+SYNCHRONIZING = "called a synchronizing"  # of torch's warning
 WARM_UP = 3  # runs before a capture, in which libraries choose kernels and take memory
 
 
@@ -192,6 +195,27 @@ def read_later(value: Tensor) -> Callable[[], float]:
         return copy.item()
 
     return read
+
+
+@contextmanager
+def waits(device: torch.device) -> Iterator[list[str]]:
+    """Collect, within, where the host waits for a device to read a value: FILE:LINE each time.
+
+    The list is filled at the end, and stays empty elsewhere than on CUDA. Waiting for an event, as
+    `read_later` does, does not count.
+    """
+    found: list[str] = []
+    if not is_cuda(device):
+        yield found
+        return
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            yield found
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found += [f"{w.filename}:{w.lineno}" for w in said if SYNCHRONIZING in str(w.message)]
 
 
 def capture(run: Callable[[], None], device: torch.device) -> Callable[[], object]:

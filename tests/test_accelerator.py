@@ -1,6 +1,7 @@
 """Devices: which there are, what they are asked for, and loops that run ahead of one."""
 
 import ast
+import warnings
 
 import pytest
 import torch
@@ -97,6 +98,20 @@ def test_a_capture_warms_up_beside_the_work(monkeypatch):
     replay()
     assert graph.replay.call_count == 2
     assert len(runs) == accelerator.WARM_UP + 1
+
+
+def test_waits_for_a_device_are_found_by_line(monkeypatch):
+    with accelerator.waits(CPU) as places:
+        torch.ones(1).item()
+    assert places == []
+    seen = queued(monkeypatch)
+    with accelerator.waits(CPU) as places:
+        seen.cuda.set_sync_debug_mode.assert_called_with("warn")
+        warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+        warnings.warn("another matter", UserWarning, stacklevel=1)
+    seen.cuda.set_sync_debug_mode.assert_called_with("default")
+    (place,) = places
+    assert place.startswith(f"{__file__}:")
 
 
 def test_an_upload_waits_on_the_device_only(monkeypatch):

@@ -76,6 +76,7 @@ ROWS = {
     "training": "training in fp16: steps left out",
     "test": "test images/s, K = 2, batch 8, fp16, cached features",
     "steps": "training steps/s, batch 1, fp16, graph",
+    "waits": "waits in 2 test batches, cached features",
     "latency": "one image, fp16, graph",
     "metrics": "metrics: pixel AUROC against the CPU's",
     "memory": "peak device memory, training, batch 8, fp16",
