@@ -112,8 +112,11 @@ def exact_products(exact: bool = True) -> None:
     torch allows TF32, of 10 bits in place of 23, for convolutions by default. `exact` False allows
     it for both.
     """
-    torch.backends.cuda.matmul.allow_tf32 = not exact
-    torch.backends.cudnn.allow_tf32 = not exact
+    with warnings.catch_warnings():
+        # Some versions warn that these names are old; beside the new ones torch.compile fails.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.cuda.matmul.allow_tf32 = not exact
+        torch.backends.cudnn.allow_tf32 = not exact
 
 
 # -------------------------------------------------------------------------------- memory
