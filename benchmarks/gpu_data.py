@@ -44,7 +44,9 @@ class Plan:
 
 def cores() -> int:
     """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # of Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def write_part(data: Path, plan: Plan, first: int, step: int) -> None:
