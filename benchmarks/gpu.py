@@ -3,10 +3,17 @@
     python -m benchmarks.gpu [--budget 480] [--out FILE] [--only STAGE ...] [--small]
 
 Rows are printed and written as soon as they are measured. What fails is a row, and the rest runs.
-The exit status is 1 if something failed or is wrong.
+The exit status is 1 if something failed or is wrong, or nothing was measured.
 """
 
-import argparse
+from benchmarks.gpu_flags import BUDGET, parse
+from mvfa.cli import command
+from mvfa.process import guard_imports
+
+if __name__ == "__main__":  # help and mistakes come before the imports below, which take seconds
+    guard_imports()
+    command(parse)
+
 import os
 import platform
 import sys
@@ -24,13 +31,10 @@ from benchmarks.gpu_data import cores
 from benchmarks.gpu_rows import Row, head
 from benchmarks.gpu_settings import Setting
 from benchmarks.gpu_worker import Stage, Worker
-from benchmarks.measure import ROOT
+from CLIP.weights import infer_config, read_state
 from errors import UserError
 from mvfa.accelerator import choose_device, describe, runtime, usable_devices
-from mvfa.cli import command
 
-OUT = ROOT / ".cache" / "gpu.md"
-BUDGET = 480.0  # seconds
 RUN = 110.0  # seconds that the whole run needs at least
 RIVAL = 40.0
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -53,6 +57,7 @@ STAGES = (  # by worth
 PRECISIONS = (
     "fp32 is without TF32; with fp16 and bf16 (the backbone's) all else is as the program has it"
 )
+SKIPPED = "skipped"
 LEGEND = (
     "Times are medians after one call that does not count, with the device synchronized before "
     "each reading of the clock; n: measurements, with the largest deviation from the median. "
@@ -60,29 +65,6 @@ LEGEND = (
     "product rate: operations of the matrix products that the work needs, by formula, divided by "
     "its time and by the rate of the large product above."
 )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the flags."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument(
-        "--small", action="store_true", help="small network, on the CPU: to check every stage"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="FILE", help="table (default: .cache/gpu.md)"
-    )
-    parser.add_argument("--device", help="default: the GPU; with --small the CPU")
-    parser.add_argument(
-        "--budget", type=float, default=BUDGET, metavar="S", help="seconds (default: %(default)s)"
-    )
-    names = [stage.name for stage in STAGES]
-    parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="STAGE", help=" ".join(names)
-    )
-    parser.add_argument(
-        "--clip_path", type=Path, metavar="FILE", help="weights (default: random ones of that size)"
-    )
-    return parser
 
 
 def chosen_device(name: str | None, small: bool) -> torch.device:
@@ -93,7 +75,7 @@ def chosen_device(name: str | None, small: bool) -> torch.device:
     if device.type == "cpu":
         raise UserError(
             f"no GPU that torch can use here, only {', '.join(usable_devices())}; pass --small to "
-            "check every stage on the CPU, or --device"
+            "check every stage on the CPU"
         )
     return device
 
@@ -139,10 +121,15 @@ class Report:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_file():  # a card's table is not lost to a run that measures nothing
+                path.replace(path.with_name(f"{path.name}.old"))
             self.file = path.open("w", encoding="utf-8")
         except OSError as error:
-            raise UserError(f"--out {path} cannot be written; choose another") from error
+            reason = error.strerror or "it cannot be written"
+            raise UserError(f"--out {path}: {reason}; choose another") from error
         self.bad = 0
+        self.good = 0
+        self.skipped = 0
 
     def say(self, text: str) -> None:
         """Print and write text."""
@@ -152,6 +139,8 @@ class Report:
     def add(self, row: Row) -> None:
         """Print and write a row."""
         self.bad += row.bad
+        self.skipped += row.measured == SKIPPED
+        self.good += not row.bad and row.measured != SKIPPED
         self.say(row.line())
 
 
@@ -162,8 +151,12 @@ def measure(stages: Sequence[Stage], setting: Setting, report: Report) -> None:
         for stage in stages:
             left = setting.deadline - time.monotonic()
             if stage.seconds + stage.reserve > left:
-                needed = f"needs about {stage.seconds + stage.reserve:.0f} s with what follows"
-                report.add(Row(stage.name, "skipped", "", f"{needed}; {left:.0f} s are left"))
+                needed = f"needs about {stage.seconds:.0f} s"
+                if stage.reserve:
+                    needed += f", and {stage.reserve:.0f} s are kept for what follows"
+                report.add(
+                    Row(stage.name, SKIPPED, "", f"{needed}; {max(0.0, left):.0f} s are left")
+                )
                 continue
             start = time.monotonic()
             for row in worker.run(stage):
@@ -174,14 +167,17 @@ def measure(stages: Sequence[Stage], setting: Setting, report: Report) -> None:
 
 
 def main(argv: Sequence[str] | None = None, stages: Sequence[Stage] = STAGES) -> None:
-    """Measure the chosen stages; exit with status 1 if something failed or is wrong."""
+    """Measure the chosen stages; exit with status 1 unless something was measured and all is right.
+
+    Raises UserError for flags, weights or a device that cannot be used.
+    """
     started = time.monotonic()
-    options = build_parser().parse_args(argv)
+    options = parse(argv)
     device = chosen_device(options.device, options.small)
-    if options.clip_path is not None and not options.clip_path.is_file():
-        raise UserError(f"--clip_path {options.clip_path} is not a file; pass one with weights")
+    if options.clip_path is not None:
+        infer_config(read_state(options.clip_path), str(options.clip_path))
     report = Report(options.out)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="mvfa-gpu-") as scratch:
         setting = Setting(
             device=str(device),
             small=options.small,
@@ -192,9 +188,9 @@ def main(argv: Sequence[str] | None = None, stages: Sequence[Stage] = STAGES) ->
         )
         report.say(f"{header(setting)}\n\n{head()}")
         measure([s for s in stages if s.name in options.only], setting, report)
-    took = f"{time.monotonic() - started:.0f} s in all, {report.bad} rows failed or wrong"
-    report.say(f"\n{took}. {LEGEND}")
-    if report.bad:
+    took = f"{time.monotonic() - started:.0f} s in all; rows that failed or are wrong: {report.bad}"
+    report.say(f"\n{took}; stages left out: {report.skipped}. {LEGEND}")
+    if report.bad or not report.good:
         raise SystemExit(1)
 
 

@@ -51,16 +51,19 @@ class Done:
 
 
 def serve(connection: Connection, setting: Setting) -> None:
-    """Run stages until the other end closes the connection."""
+    """Run stages until the other end closes the connection, or is gone."""
+    with suppress(EOFError, OSError):  # in the middle of a stage, too
+        run_stages(connection, setting)
+
+
+def run_stages(connection: Connection, setting: Setting) -> None:
+    """Run stages that the other end sends. Raises EOFError or OSError when it is gone."""
     os.setsid()  # so that the other end can end this process with all that it has started
     tune_process()
     lab = Lab(setting)
     connection.send(READY)
     while True:
-        try:
-            stage, facts = connection.recv()
-        except EOFError:
-            return
+        stage, facts = connection.recv()
         lab.facts = facts
         for row in guarded(stage.name, partial(stage.measure, lab)):
             connection.send(row)

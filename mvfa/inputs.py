@@ -1,7 +1,9 @@
 """The objects of a run; checks of all images, masks and shots before its first step."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from CLIP.weight_files import DEMO_MODELS
@@ -158,7 +160,22 @@ def image_cache(options: Options) -> ImageCache | None:
     if wanted is None:
         wanted = choose_device(options.device).type != "cpu"
     folder = options.image_cache
-    return ImageCache(folder) if wanted and folder else None
+    if not (wanted and folder):
+        return None
+    note_unwritable(folder)
+    return ImageCache(folder)
+
+
+@cache
+def note_unwritable(folder: Path) -> None:
+    """Say, once, of a folder of decoded images that it cannot be written: it only costs time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        note(f"{folder} cannot be written: decoded images are not cached (--cache_dir)", World())
 
 
 def load_test_set(options: Options, target: ObjectInfo, world: World) -> ImageSet:

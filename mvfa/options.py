@@ -182,6 +182,8 @@ def options_of(script: str, values: dict[str, Any]) -> Options:
     values["contrast"] = values.pop("contrast_mood")
     values["epoch"] = values.get("epoch") or METHODS[method].defaults.get("epoch", DEFAULT_EPOCHS)
     values["recipe_name"] = values.pop("recipe")
+    if values.get("cache_images") and not values["cache_gb"]:
+        raise UserError("--cache_images yes with --cache_gb 0, which caches nothing; leave one out")
     recipe = chosen_recipe(values, setting)
     values["batch_size"] = recipe.batch_size
     values["learning_rate"] = getattr(recipe, f"rate_{setting}")

@@ -4,6 +4,7 @@ What needs a GPU is tried here with a small network, so that a first run on one 
 """
 
 import hashlib
+import multiprocessing as mp
 import os
 import signal
 import subprocess
@@ -16,14 +17,14 @@ import psutil
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_run
+from benchmarks import gpu, gpu_flags, gpu_run
 from benchmarks.gpu_data import Plan, write_part
 from benchmarks.gpu_lab import Lab
 from benchmarks.gpu_parity import AUROCS, OBJECTS, compare, computed, published
 from benchmarks.gpu_rows import Row, compared, guarded
 from benchmarks.gpu_run import GRACE, watch
 from benchmarks.gpu_settings import Setting
-from benchmarks.gpu_worker import Stage
+from benchmarks.gpu_worker import Stage, serve
 from dataset.layout import image_folder, mask_folder
 from errors import UserError
 from mvfa.cli import command
@@ -128,7 +129,7 @@ def test_every_stage_runs_where_few_packages_are(plain_machine, tmp_path):
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert out.read_text() == ended.stdout
-    assert list(ROWS) == [stage.name for stage in gpu.STAGES]
+    assert list(ROWS) == list(gpu_flags.STAGES) == [stage.name for stage in gpu.STAGES]
     lines = ended.stdout.splitlines()
     for row in ROWS.values():
         assert [line for line in lines if line.startswith(f"| {row} |")], row
@@ -147,9 +148,63 @@ def test_without_a_gpu_it_ends_with_one_line(monkeypatch, capsys):
     assert said.err.startswith("error: no GPU that torch can use here, only cpu; pass --small")
 
 
+@pytest.mark.parametrize("budget", ["0", "-5", "nan", "inf", "1e300", "abc"])
+def test_a_budget_is_some_seconds(budget):
+    with pytest.raises(UserError, match=r"argument --budget: .*\(see -m benchmarks.gpu --help\)"):
+        gpu.main(["--small", "--budget", budget])
+
+
+def test_weights_are_read_before_anything_is_measured(tmp_path):
+    broken = tmp_path / "broken.pt"
+    broken.write_text("broken")
+    out = tmp_path / "gpu.md"
+    for path, said in ((broken, "is not a readable weight file"), (tmp_path / "no", "not a file")):
+        with pytest.raises(UserError, match=said):
+            gpu.main(["--small", "--clip_path", str(path), "--out", str(out)])
+    assert not out.exists()
+
+
+def test_a_run_that_measures_nothing_is_no_success(tmp_path, capsys):
+    """The table of an earlier run stays beside."""
+    out = tmp_path / "gpu.md"
+    out.write_text("a card's table")
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--small", "--only", "run", "--budget", "5", "--out", str(out)])
+    assert ended.value.code == 1
+    assert "stages left out: 1." in capsys.readouterr().out
+    assert (tmp_path / "gpu.md.old").read_text() == "a card's table"
+
+
+def test_a_small_run_has_a_table_of_its_own():
+    assert gpu_flags.parse([]).out.name == "gpu.md"
+    assert gpu_flags.parse(["--small"]).out.name == "gpu-small.md"
+
+
+def test_a_process_whose_parent_is_gone_ends_without_a_word(tmp_path, capfd):
+    ours, theirs = mp.Pipe()
+    setting = setting_of(tmp_path)
+    process = mp.get_context("spawn").Process(target=serve, args=(theirs, setting))
+    process.start()
+    theirs.close()
+    assert ours.poll(TIMEOUT)
+    ours.send((Stage("many", many_rows, 10), {}))
+    ours.close()
+    process.join(TIMEOUT)
+    assert process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def many_rows(lab: Lab):  # noqa: ARG001
+    while True:
+        yield Row("one", "more")
+
+
 def test_a_table_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot be written; choose another"):
+    with pytest.raises(UserError, match="is a folder; pass a file"):
         gpu.main(["--small", "--out", str(tmp_path)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out .*: File exists; choose another"):
+        gpu.main(["--small", "--out", str(tmp_path / "file" / "gpu.md")])
 
 
 # -------------------------------------------------------------------- what fails
@@ -230,7 +285,9 @@ def test_stages_that_do_not_fit_are_said_to_be_left_out(tmp_path, capsys):
     stages = (Stage("long", raises, 60), Stage("held", raises, 10, reserve=60))
     long, held = measured(tmp_path, capsys, *stages, seconds=50)
     assert long.startswith("| long | skipped |  | needs about 60 s")
-    assert held.startswith("| held | skipped |  | needs about 70 s with what follows; ")
+    assert held.startswith(
+        "| held | skipped |  | needs about 10 s, and 60 s are kept for what follows; "
+    )
 
 
 def test_a_part_that_raises_keeps_the_rows_before_it():

@@ -509,10 +509,23 @@ def test_a_cpu_writes_no_images_unless_asked(runs, tmp_path, decoded, uncached):
 
 
 def test_no_cache_holds_no_images(runs, tmp_path, decoded):
-    more = ["--cache_dir", tmp_path / "cache", "--cache_images", "yes", "--cache_gb", 0]
+    more = ["--cache_dir", tmp_path / "cache", "--cache_gb", 0]
     runs("test_few", "Brain", "--method", "clip", *more)
     assert not (tmp_path / "cache").exists()
     assert decoded == []
+    with pytest.raises(UserError, match="--cache_images yes with --cache_gb 0"):
+        parse("test_few", ["--obj", "Brain", "--cache_images", "yes", "--cache_gb", "0"])
+
+
+def test_a_folder_that_cannot_be_written_is_named_once(tmp_path, capsys):
+    taken = tmp_path / "file"
+    taken.write_text("")
+    options = parse("test_few", f"--obj Brain --cache_images yes --cache_dir {taken}".split())
+    for _ in range(3):
+        assert cache_of(options) is not None
+    said = capsys.readouterr().err
+    assert said.count("cannot be written: decoded images are not cached (--cache_dir)") == 1
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -524,7 +537,6 @@ def test_no_cache_holds_no_images(runs, tmp_path, decoded):
         ("--cache_images yes", "cpu", True),
         ("--cache_images no", "cuda", False),
         ("--cache_gb 0", "cuda", False),
-        ("--cache_images yes --cache_gb 0", "cuda", False),
     ],
 )
 def test_images_are_cached_where_the_device_is_no_cpu(monkeypatch, tmp_path, flags, device, cached):
