@@ -6,12 +6,15 @@ An error of a device can leave a process that fails in whatever it does next, or
 import multiprocessing as mp
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
+
+from tqdm import tqdm
 
 from benchmarks.gpu_lab import Lab
 from benchmarks.gpu_rows import FAILED, Row, guarded
@@ -58,6 +61,7 @@ def serve(connection: Connection, setting: Setting) -> None:
 
 def run_stages(connection: Connection, setting: Setting) -> None:
     """Run stages that the other end sends. Raises EOFError or OSError when it is gone."""
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     os.setsid()  # so that the other end can end this process with all that it has started
     tune_process()
     lab = Lab(setting)
